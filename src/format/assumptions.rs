@@ -1,0 +1,42 @@
+//! [`Assumptions`]: what a changeset, unpacked alone, takes for granted of the layers below it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::layer_path::LayerPath;
+
+/// What a layer directory, unpacked without its parents, assumes of what will lie below it.
+///
+/// Most changesets assume nothing. Where an assumption does not hold under a stack, the layer
+/// directory is right only after it was resolved against that stack, as a variant of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Assumptions {
+    /// Directories that the changeset only implies, by an entry beneath them. They were made with
+    /// default attributes, which is right only where nothing of that name lies below.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub implied: Vec<LayerPath>,
+    /// Directories that hold whiteouts, opaque ones left out: right only where a directory of that
+    /// name lies below, since the kernel shows whiteouts in a directory that merges with nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub whited: Vec<LayerPath>,
+    /// Hard links to files that the changeset does not hold; they were left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LowerLink>,
+}
+
+/// A hard link to a file that only a lower layer has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LowerLink {
+    /// The new name.
+    pub name: LayerPath,
+    /// The file that it is to be a name of.
+    pub target: LayerPath,
+}
+
+impl Assumptions {
+    /// Whether the layer is right on any stack.
+    pub fn is_empty(&self) -> bool {
+        self.implied.is_empty() && self.whited.is_empty() && self.links.is_empty()
+    }
+}

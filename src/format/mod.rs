@@ -1,0 +1,9 @@
+//! What overlayfs's marks mean: each read once and spelled once.
+//!
+//! Source: the kernel's `Documentation/filesystems/overlayfs.rst`, and what its code does.
+
+pub(crate) mod assumptions;
+pub(crate) mod xattr_name;
+
+pub use assumptions::{Assumptions, LowerLink};
+pub use xattr_name::Namespace;

@@ -1,0 +1,22 @@
+//! An overlay2 storage driver as a library.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod digest;
+mod error;
+mod id_map;
+mod inode;
+mod layer_path;
+mod watch;
+
+mod format;
+mod sys;
+
+pub use digest::{ChainId, DiffId, Digest, Hashing};
+pub use error::{Error, ErrorKind, Result};
+pub use format::{Assumptions, LowerLink, Namespace};
+pub use id_map::{IdMap, IdRange};
+pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
+pub use layer_path::LayerPath;
+pub use sys::Dir;
+pub use sys::durable::Durability;
+pub use watch::{Observer, Phase, Progress, Watch};

@@ -1,0 +1,128 @@
+//! Copies the content of a file: by reflink where the file system can, and never filling holes.
+
+use std::fs::File;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::dir::SysResult;
+
+/// The most bytes that one `copy_file_range` is asked for.
+const CHUNK: u64 = 1 << 30;
+
+/// Makes `to`, which is empty, the same `length` bytes as `from`, holes included.
+///
+/// Shares the blocks where the file system can (`FICLONE`), else lets the kernel copy
+/// (`copy_file_range`), else reads and writes. The offsets of both files are left anywhere.
+pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    match rustix::fs::ioctl_ficlone(to, from) {
+        Ok(()) => return Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::fs::ftruncate(to, length)?;
+    let mut at = 0;
+    while let Some((start, end)) = next_data(from, at, length)? {
+        range(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// The next run of bytes at or after `at` that is no hole; `None` where only a hole follows.
+pub(crate) fn next_data(file: &File, at: u64, length: u64) -> SysResult<Option<(u64, u64)>> {
+    if at >= length {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that knows no holes.
+        Err(Errno::INVAL) => return Ok(Some((at, length))),
+        Err(error) => return Err(error),
+    };
+    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) => end.min(length),
+        Err(Errno::INVAL | Errno::NXIO) => length,
+        Err(error) => return Err(error),
+    };
+    Ok((start < end).then_some((start, end)))
+}
+
+fn range(from: &File, to: &File, start: u64, end: u64) -> SysResult<()> {
+    let (mut source, mut target) = (start, start);
+    while source < end {
+        let want = usize::try_from((end - source).min(CHUNK)).unwrap_or(1 << 20);
+        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), want) {
+            // The file became shorter meanwhile.
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                return by_hand(from, to, source, end);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> SysResult<()> {
+    let mut buffer = vec![0; 256 << 10];
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = match rustix::io::pread(from, buffer.get_mut(..want).unwrap_or_default(), at) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut data = buffer.get(..read).unwrap_or_default();
+        while !data.is_empty() {
+            match rustix::io::pwrite(to, data, at) {
+                Ok(written) => {
+                    at += written as u64;
+                    data = data.get(written..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn holes_stay_holes() {
+        let from = tempfile::tempfile().unwrap();
+        from.set_len(8 << 20).unwrap();
+        from.write_all_at(b"middle", 4 << 20).unwrap();
+        let to = tempfile::tempfile().unwrap();
+        contents(&from, &to, 8 << 20).unwrap();
+        let mut text = [0; 6];
+        to.read_exact_at(&mut text, 4 << 20).unwrap();
+        assert_eq!(&text, b"middle");
+        assert_eq!(to.metadata().unwrap().len(), 8 << 20);
+        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn copying_by_hand_gives_the_same_bytes() {
+        let from = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
+        from.write_all_at(&bytes, 0).unwrap();
+        let to = tempfile::tempfile().unwrap();
+        by_hand(&from, &to, 0, bytes.len() as u64).unwrap();
+        let mut copy = vec![0; bytes.len()];
+        to.read_exact_at(&mut copy, 0).unwrap();
+        assert!(copy == bytes);
+    }
+}

@@ -1,0 +1,117 @@
+//! What survives a power cut: the steps, each with its name, in their one order.
+//!
+//! The bytes before the name (write, then sync the file), then the name itself (rename, then sync
+//! the directory). A step that is skipped under [`Durability::None`] still keeps its place in the
+//! order, so that a crash of the process alone never shows half a file.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use rustix::fs::{OFlags, RenameFlags};
+use serde::{Deserialize, Serialize};
+
+use super::dir::{Dir, SysResult};
+
+/// Whether what was reported as done is still there after a power cut.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// It is. One `syncfs` for each image that is loaded, one `fsync` for each record.
+    #[default]
+    Full,
+    /// It may not be; the store is whole all the same when only the process dies.
+    None,
+}
+
+impl Durability {
+    /// The bytes of a whole tree: everything written to the file system of `dir` so far.
+    pub(crate) fn sync_file_system(self, dir: &Dir) -> SysResult<()> {
+        match self {
+            Self::Full => rustix::fs::syncfs(dir),
+            Self::None => Ok(()),
+        }
+    }
+
+    /// The bytes of one file.
+    pub(crate) fn sync_file(self, file: impl AsFd) -> SysResult<()> {
+        match self {
+            Self::Full => rustix::fs::fsync(file),
+            Self::None => Ok(()),
+        }
+    }
+
+    /// The names in one directory.
+    pub(crate) fn sync_names(self, dir: &Dir) -> SysResult<()> {
+        match self {
+            Self::Full => rustix::fs::fsync(dir),
+            Self::None => Ok(()),
+        }
+    }
+
+    /// Replaces or creates the file `name` in one step: a reader, and whoever comes after a
+    /// crash, sees the old bytes or the new.
+    ///
+    /// The temporary name is `.NAME.new`; one that a crash left behind is overwritten. Two writers
+    /// of one name must hold a lock.
+    pub(crate) fn replace_file(self, dir: &Dir, name: &[u8], bytes: &[u8]) -> SysResult<()> {
+        let temporary = temporary_name(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut file = dir.open(&temporary, flags, 0o600)?;
+        let written = file
+            .write_all(bytes)
+            .map_err(|error| {
+                rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
+            })
+            .and_then(|()| self.sync_file(&file))
+            .and_then(|()| dir.rename(&temporary, dir, name, RenameFlags::empty()));
+        if let Err(error) = written {
+            let _ = dir.remove_file(&temporary);
+            return Err(error);
+        }
+        self.sync_names(dir)
+    }
+
+    /// Moves a finished `name` to `new_name` in `to`, where nothing of that name may be.
+    pub(crate) fn publish(
+        self,
+        from: &Dir,
+        name: &[u8],
+        to: &Dir,
+        new_name: &[u8],
+    ) -> SysResult<()> {
+        from.rename(name, to, new_name, RenameFlags::NOREPLACE)?;
+        self.sync_names(to)
+    }
+}
+
+/// What [`Durability::replace_file`] writes to before it renames.
+pub(crate) fn temporary_name(name: &[u8]) -> Vec<u8> {
+    [b".", name, b".new"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient(temporary.path()).unwrap();
+        for text in ["first", "second"] {
+            Durability::Full.replace_file(&dir, b"record", text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read(temporary.path().join("record")).unwrap(), text.as_bytes());
+        }
+        assert_eq!(dir.entries().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn publishing_never_replaces() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient(temporary.path()).unwrap();
+        dir.make_dir(b"new", 0o700).unwrap();
+        dir.make_dir(b"old", 0o700).unwrap();
+        let refused = Durability::None.publish(&dir, b"new", &dir, b"old");
+        assert_eq!(refused, Err(rustix::io::Errno::EXIST));
+    }
+}

@@ -1,0 +1,79 @@
+//! Reads an [`Inode`] from a file, and gives a file the attributes of one.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use super::dir::{Dir, SysResult, device_of, group, mtime_of, owner, timestamps, type_of};
+use super::xattr::{self, Target};
+use crate::inode::{FileKind, Inode, Timestamp, Xattrs};
+
+/// Everything that is known of `name` in `dir`, itself where it is a symlink.
+pub(crate) fn read(dir: &Dir, name: &[u8]) -> SysResult<Inode> {
+    let stat = dir.stat(name)?;
+    from_stat(dir, name, &stat)
+}
+
+/// As [`read`], from a status that is known already.
+pub(crate) fn from_stat(dir: &Dir, name: &[u8], stat: &Stat) -> SysResult<Inode> {
+    let kind = kind_of(dir, name, stat)?;
+    Ok(inode(kind, stat, xattr::read_all(Target::Name(dir, name))?))
+}
+
+/// Everything that is known of the directory `dir`, which is open for reading.
+pub(crate) fn read_self(dir: &Dir) -> SysResult<Inode> {
+    let stat = dir.stat_self()?;
+    Ok(inode(FileKind::Directory, &stat, xattr::read_all(Target::open(dir))?))
+}
+
+/// What the file is, symlink target included.
+pub(crate) fn kind_of(dir: &Dir, name: &[u8], stat: &Stat) -> SysResult<FileKind> {
+    Ok(match type_of(stat) {
+        FileType::Directory => FileKind::Directory,
+        FileType::RegularFile => {
+            FileKind::Regular { size: u64::try_from(stat.st_size).unwrap_or(0) }
+        }
+        FileType::Symlink => FileKind::Symlink { target: dir.read_link(name)? },
+        FileType::CharacterDevice => FileKind::CharDevice(device_of(stat)),
+        FileType::BlockDevice => FileKind::BlockDevice(device_of(stat)),
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        FileType::Unknown => return Err(Errno::IO),
+    })
+}
+
+fn inode(kind: FileKind, stat: &Stat, xattrs: Xattrs) -> Inode {
+    Inode {
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: mtime_of(stat),
+        xattrs,
+    }
+}
+
+/// Sets the owner of what is open, or of a name itself.
+pub(crate) fn chown(target: Target<'_>, uid: u32, gid: u32) -> SysResult<()> {
+    match target {
+        Target::Open(file) => rustix::fs::fchown(file, owner(uid), group(gid)),
+        Target::Name(dir, name) => dir.chown(name, uid, gid),
+    }
+}
+
+/// Sets the permission bits of what is open, or of a name that is no symlink.
+pub(crate) fn chmod(target: Target<'_>, mode: u32) -> SysResult<()> {
+    match target {
+        Target::Open(file) => rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(mode)),
+        Target::Name(dir, name) => dir.chmod(name, mode),
+    }
+}
+
+/// Sets the access and modification times of what is open, or of a name itself.
+pub(crate) fn set_times(target: Target<'_>, atime: Timestamp, mtime: Timestamp) -> SysResult<()> {
+    match target {
+        Target::Open(file) => rustix::fs::futimens(file, &timestamps(atime, mtime)),
+        Target::Name(dir, name) => dir.set_times(name, atime, mtime),
+    }
+}

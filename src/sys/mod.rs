@@ -1,0 +1,15 @@
+//! The kernel as safe functions: directory handles, durable steps, locks, attributes, mounts.
+//!
+//! The one room where `unsafe` may stand. Names are bytes and single components; what is said to be
+//! beneath a directory is resolved so by the kernel. Functions return the kernel's own error number
+//! ([`rustix::io::Errno`]), to which the rooms above add what was being done, and to what.
+
+pub(crate) mod copy;
+pub(crate) mod dir;
+pub(crate) mod durable;
+pub(crate) mod inode_io;
+pub(crate) mod lock;
+pub(crate) mod remove;
+pub(crate) mod xattr;
+
+pub use dir::Dir;

@@ -1,0 +1,122 @@
+//! Removes whole trees by directory handle, whatever their modes and however deep.
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
+use super::dir::{Dir, Kind, SysResult};
+
+/// How many directories are held open below each other; deeper ones are moved up first, so that
+/// neither descriptors nor the stack run out.
+const DEPTH: usize = 16;
+
+/// Removes `name` in `parent` with all that lies beneath; no symlink is followed, and no other
+/// file system entered. It is no error where there is no such name.
+///
+/// Directories that the caller owns but may not read or write are made so first.
+pub(crate) fn remove_tree(parent: &Dir, name: &[u8]) -> SysResult<()> {
+    match parent.remove_file(name) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let root = open_for_removal(parent, name)?;
+    empty_directory(&root)?;
+    remove_emptied(parent, name)
+}
+
+/// Removes all that lies beneath `root`, and keeps `root` itself.
+pub(crate) fn empty_directory(root: &Dir) -> SysResult<()> {
+    let mut lifted = 0;
+    loop {
+        clear(root, root, 0, &mut lifted)?;
+        // What was moved up from the depth stands in the root now.
+        if lifted == 0 {
+            return Ok(());
+        }
+        lifted = 0;
+    }
+}
+
+fn clear(root: &Dir, dir: &Dir, depth: usize, lifted: &mut u32) -> SysResult<()> {
+    // Read once: what is lifted into the root while it is cleared is found by the next round.
+    for entry in dir.entries()? {
+        if entry.kind != Kind::Directory {
+            match dir.remove_file(&entry.name) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::ISDIR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if depth >= DEPTH {
+            lift(root, dir, &entry.name, lifted)?;
+            continue;
+        }
+        let child = match open_for_removal(dir, &entry.name) {
+            Ok(child) => child,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        clear(root, &child, depth + 1, lifted)?;
+        remove_emptied(dir, &entry.name)?;
+    }
+    Ok(())
+}
+
+fn lift(root: &Dir, dir: &Dir, name: &[u8], lifted: &mut u32) -> SysResult<()> {
+    // Moving a directory rewrites its `..`, for which it must be writable.
+    drop(open_for_removal(dir, name)?);
+    loop {
+        *lifted += 1;
+        let new_name = format!(".lifted-{lifted}");
+        match dir.rename(name, root, new_name.as_bytes(), RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens a directory to be emptied, after making it accessible where it is not.
+fn open_for_removal(parent: &Dir, name: &[u8]) -> SysResult<Dir> {
+    let accessible = |dir: &Dir| -> SysResult<bool> {
+        Ok(dir.stat_self()?.st_mode & 0o700 == 0o700 || rustix::process::geteuid().is_root())
+    };
+    match parent.child(name) {
+        Ok(dir) if accessible(&dir)? => Ok(dir),
+        Ok(_) | Err(Errno::ACCESS) => {
+            parent.chmod(name, 0o700)?;
+            parent.child(name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_emptied(parent: &Dir, name: &[u8]) -> SysResult<()> {
+    match parent.remove_dir(name) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_tree_with_closed_directories_is_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient(temporary.path()).unwrap();
+        dir.make_dir(b"tree", 0o755).unwrap();
+        let mut at = dir.child(b"tree").unwrap();
+        for _ in 0..100 {
+            at.make_dir(b"d", 0o755).unwrap();
+            at.make_dir(b"closed", 0o755).unwrap();
+            at.make_symlink(b"out", b"/etc").unwrap();
+            let next = at.child(b"d").unwrap();
+            at.chmod(b"closed", 0).unwrap();
+            at = next;
+        }
+        remove_tree(&dir, b"tree").unwrap();
+        assert!(dir.entries().unwrap().is_empty());
+        remove_tree(&dir, b"tree").unwrap();
+    }
+}
