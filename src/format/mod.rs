@@ -3,6 +3,11 @@
 //! Source: the kernel's `Documentation/filesystems/overlayfs.rst`, and what its code does.
 
 pub(crate) mod assumptions;
+pub(crate) mod lookup;
+pub(crate) mod opaque;
+pub(crate) mod override_stat;
+pub(crate) mod redirect;
+pub(crate) mod whiteout;
 pub(crate) mod xattr_name;
 
 pub use assumptions::{Assumptions, LowerLink};

@@ -1,0 +1,346 @@
+//! The merge rule: which layers supply a name of the merged tree.
+//!
+//! Layer by layer from the top: a whiteout ends the search; a file is taken and ends it; a
+//! directory is kept, and ends it where it is opaque; what lies below a file is hidden, and a file
+//! below a directory ends the search without being taken.
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::opaque::Opaque;
+use super::redirect::{self, Redirect};
+use super::whiteout;
+use super::xattr_name::{Namespace, mark};
+use crate::layer_path::LayerPath;
+use crate::sys::Dir;
+use crate::sys::dir::{Kind, SysResult, type_of};
+use crate::sys::xattr::{self, Target};
+
+/// What is done at a directory that was renamed with `redirect_dir=on`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Redirects {
+    /// EPERM, as the kernel answers with `redirect_dir=nofollow`.
+    #[default]
+    Refuse,
+    /// The layers below are searched under the name that it had.
+    Follow,
+}
+
+/// Layer directories as one tree, topmost first.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    layers: Vec<Dir>,
+    namespace: Namespace,
+    redirects: Redirects,
+}
+
+/// A directory of one layer.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Which layer, 0 being the topmost.
+    pub(crate) layer: usize,
+    /// The directory, opened so that it can be resolved from.
+    pub(crate) dir: Dir,
+    /// What its mark says; of a layer's root, which the kernel does not look at, always `No`.
+    pub(crate) opaque: Opaque,
+}
+
+/// A directory of the merged tree: its directories in the layers, topmost first, at least one.
+#[derive(Debug)]
+pub(crate) struct MergedDir {
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What a name of the merged tree is.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There is no such name.
+    Absent,
+    /// Something that is no directory.
+    File(FoundFile),
+    /// A directory, with the status of the topmost.
+    Directory(MergedDir, Stat),
+}
+
+/// A file of the merged tree.
+#[derive(Debug)]
+pub(crate) struct FoundFile {
+    /// The layer that supplies it.
+    pub(crate) layer: usize,
+    /// Its index in the parent's parts.
+    pub(crate) part: usize,
+    /// Its status.
+    pub(crate) stat: Stat,
+}
+
+/// A name of a merged directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MergedEntry {
+    pub(crate) name: Box<[u8]>,
+    /// Its type in the topmost layer that has it.
+    pub(crate) kind: Kind,
+    pub(crate) ino: u64,
+    /// That layer's index in the directory's parts.
+    pub(crate) part: usize,
+}
+
+impl MergedDir {
+    /// The topmost directory, whose attributes are those of the merged one.
+    pub(crate) fn top(&self) -> SysResult<&Part> {
+        self.parts.first().ok_or(Errno::NOENT)
+    }
+}
+
+impl Stack {
+    /// Takes the layers' directories, topmost first.
+    pub(crate) fn new(layers: Vec<Dir>, namespace: Namespace, redirects: Redirects) -> Self {
+        Self { layers, namespace, redirects }
+    }
+
+    /// The namespace of the marks.
+    pub(crate) fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
+    /// Whether there is no layer, so no tree either.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// The root of the merged tree.
+    pub(crate) fn root(&self) -> SysResult<MergedDir> {
+        let part = |(layer, dir): (usize, &Dir)| {
+            let dir = dir
+                .try_clone()
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            Ok(Part { layer, dir, opaque: Opaque::No })
+        };
+        let parts = self.layers.iter().enumerate().map(part).collect::<SysResult<_>>()?;
+        Ok(MergedDir { parts })
+    }
+
+    /// What `name` is in a directory of the merged tree.
+    pub(crate) fn lookup(&self, parent: &MergedDir, name: &[u8]) -> SysResult<Found> {
+        let mut search = Search::new(self, name);
+        for (index, part) in parent.parts.iter().enumerate() {
+            match search.step(index, part)? {
+                Step::Next => {}
+                Step::Stop => return Ok(search.found()),
+                Step::Elsewhere => {
+                    search.below_from_root(part.layer)?;
+                    return Ok(search.found());
+                }
+            }
+        }
+        Ok(search.found())
+    }
+
+    /// What `path` is, no symlink on the way being followed.
+    ///
+    /// # Errors
+    /// ENOTDIR where something on the way is no directory.
+    pub(crate) fn resolve(&self, path: &LayerPath) -> SysResult<Resolved> {
+        let mut dir = self.root()?;
+        let mut components = path.components().peekable();
+        while let Some(name) = components.next() {
+            let found = self.lookup(&dir, name)?;
+            if components.peek().is_none() {
+                return Ok(Resolved { parent: Some(dir), found });
+            }
+            dir = match found {
+                Found::Directory(dir, _) => dir,
+                Found::Absent => return Ok(Resolved { parent: None, found: Found::Absent }),
+                Found::File(_) => return Err(Errno::NOTDIR),
+            };
+        }
+        let stat = dir.top()?.dir.stat_self()?;
+        Ok(Resolved { parent: None, found: Found::Directory(dir, stat) })
+    }
+
+    /// The names of a merged directory, sorted by bytes; what is deleted or hidden is left out.
+    pub(crate) fn entries(&self, dir: &MergedDir) -> SysResult<Vec<MergedEntry>> {
+        let mut names = std::collections::BTreeMap::new();
+        for (part_index, part) in dir.parts.iter().enumerate() {
+            for entry in part.dir.entries()? {
+                if names.contains_key(&entry.name) {
+                    continue;
+                }
+                let hides = self.is_mark(part, &entry.name, entry.kind)?;
+                let shown = (!hides).then_some((entry.kind, entry.ino, part_index));
+                names.insert(entry.name, shown);
+            }
+        }
+        let shown = names.into_iter().filter_map(|(name, shown)| {
+            shown.map(|(kind, ino, part)| MergedEntry { name, kind, ino, part })
+        });
+        Ok(shown.collect())
+    }
+
+    /// Whether a name of one layer only says that the name is gone.
+    fn is_mark(&self, part: &Part, name: &[u8], kind: Kind) -> SysResult<bool> {
+        let may_be = match kind {
+            Kind::CharDevice | Kind::Unknown => true,
+            Kind::Regular => part.opaque == Opaque::XattrWhiteouts,
+            Kind::Directory | Kind::Other => false,
+        };
+        if !may_be {
+            return Ok(false);
+        }
+        let Some(stat) = part.dir.stat_if_exists(name)? else { return Ok(true) };
+        if whiteout::is_whiteout(&stat) {
+            return Ok(true);
+        }
+        Ok(part.opaque == Opaque::XattrWhiteouts
+            && whiteout::is_xattr_whiteout(self.namespace, &part.dir, name, &stat)?)
+    }
+}
+
+/// What [`Stack::resolve`] found.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// The directory in which the last name was looked up; `None` for the root, and where a
+    /// directory on the way does not exist.
+    pub(crate) parent: Option<MergedDir>,
+    pub(crate) found: Found,
+}
+
+/// Whether a search goes on.
+enum Step {
+    Next,
+    Stop,
+    /// In the layers below, from their roots, under an absolute name.
+    Elsewhere,
+}
+
+/// One name on its way down the layers.
+struct Search<'a> {
+    stack: &'a Stack,
+    name: Vec<u8>,
+    /// Set by an absolute redirect.
+    path: Option<LayerPath>,
+    parts: Vec<Part>,
+    top: Option<Stat>,
+    file: Option<FoundFile>,
+}
+
+impl<'a> Search<'a> {
+    fn new(stack: &'a Stack, name: &[u8]) -> Self {
+        let name = name.to_vec();
+        Self { stack, name, path: None, parts: Vec::new(), top: None, file: None }
+    }
+
+    fn found(self) -> Found {
+        match (self.file, self.top) {
+            (Some(file), _) => Found::File(file),
+            (None, Some(stat)) => Found::Directory(MergedDir { parts: self.parts }, stat),
+            (None, None) => Found::Absent,
+        }
+    }
+
+    /// Looks at one layer's directory of the parent.
+    fn step(&mut self, index: usize, parent: &Part) -> SysResult<Step> {
+        let stat = match parent.dir.stat(&self.name) {
+            Ok(stat) => stat,
+            // A name that is too long for a layer's file system cannot be in it.
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Step::Next),
+            Err(error) => return Err(error),
+        };
+        if type_of(&stat) == FileType::Directory {
+            return self.keep(parent.layer, &parent.dir, stat);
+        }
+        let namespace = self.stack.namespace;
+        let gone = whiteout::is_whiteout(&stat)
+            || whiteout::is_xattr_whiteout(namespace, &parent.dir, &self.name, &stat)?;
+        if !gone && self.parts.is_empty() {
+            self.file = Some(FoundFile { layer: parent.layer, part: index, stat });
+        }
+        Ok(Step::Stop)
+    }
+
+    /// Takes the directory of this name in one layer.
+    fn keep(&mut self, layer: usize, parent: &Dir, stat: Stat) -> SysResult<Step> {
+        let dir = parent.child_as_path(&self.name)?;
+        let namespace = self.stack.namespace;
+        let opaque = Opaque::read(namespace, Target::Name(&dir, b"."))?;
+        let redirect = if opaque == Opaque::Yes || layer + 1 == self.stack.layers.len() {
+            None
+        } else {
+            xattr::get(Target::Name(&dir, b"."), &namespace.name(mark::REDIRECT))?
+        };
+        self.parts.push(Part { layer, dir, opaque });
+        self.top.get_or_insert(stat);
+        if opaque == Opaque::Yes {
+            return Ok(Step::Stop);
+        }
+        let Some(value) = redirect else { return Ok(Step::Next) };
+        if self.stack.redirects == Redirects::Refuse {
+            return Err(Errno::PERM);
+        }
+        match redirect::parse(&value).ok_or(Errno::IO)? {
+            Redirect::Sibling(name) => {
+                self.name = name;
+                Ok(Step::Next)
+            }
+            Redirect::FromRoot(path) => {
+                self.path = Some(path);
+                Ok(Step::Elsewhere)
+            }
+        }
+    }
+
+    /// Goes on below `layer`, each layer from its root, after an absolute redirect.
+    fn below_from_root(&mut self, layer: usize) -> SysResult<()> {
+        for below in layer + 1..self.stack.layers.len() {
+            let Some(path) = self.path.clone() else { return Ok(()) };
+            let Some(root) = self.stack.layers.get(below) else { return Ok(()) };
+            let Some((parent, name)) = path.split() else { return Ok(()) };
+            let (dir, last) = match self.walk_one_layer(root, &parent)? {
+                Walk::Reached(dir, last) => (dir, last),
+                Walk::Nothing => continue,
+                Walk::Ends => return Ok(()),
+            };
+            self.name = name.to_vec();
+            let part = Part { layer: below, dir, opaque: Opaque::No };
+            let step = self.step(0, &part)?;
+            if last || matches!(step, Step::Stop) {
+                return Ok(());
+            }
+            if matches!(step, Step::Next)
+                && let Some((parent, _)) = path.split()
+            {
+                // A relative redirect on the way changed the last name.
+                self.path = Some(parent.join(&self.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks `path` inside one layer alone.
+    fn walk_one_layer(&self, root: &Dir, path: &LayerPath) -> SysResult<Walk> {
+        let mut dir = root.descend_as_path(&LayerPath::root())?;
+        let mut last = false;
+        for name in path.components() {
+            let Some(stat) = dir.stat_if_exists(name)? else { return Ok(Walk::Nothing) };
+            if type_of(&stat) != FileType::Directory {
+                return Ok(Walk::Ends);
+            }
+            dir = dir.child_as_path(name)?;
+            let opaque = Opaque::read(self.stack.namespace, Target::Name(&dir, b"."))?;
+            last |= opaque == Opaque::Yes;
+        }
+        Ok(Walk::Reached(dir, last))
+    }
+}
+
+/// Where a walk inside one layer led.
+enum Walk {
+    /// To the directory; `true` where an opaque one on the way makes this the last layer.
+    Reached(Dir, bool),
+    /// Nothing is there in this layer.
+    Nothing,
+    /// A whiteout or a file stands in the way, which hides the layers below too.
+    Ends,
+}
+
+#[cfg(test)]
+mod tests;
