@@ -1,6 +1,7 @@
 //! An overlay2 storage driver as a library.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod compression;
 mod digest;
 mod error;
 mod id_map;
@@ -11,6 +12,7 @@ mod watch;
 mod format;
 mod sys;
 
+pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Namespace};
