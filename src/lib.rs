@@ -12,6 +12,8 @@ mod watch;
 mod format;
 mod sys;
 
+pub mod changeset;
+
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,202 @@
+//! [`apply`]: a changeset into a directory.
+
+use std::cell::Cell;
+use std::io::{self, Read};
+
+use super::attributes::{Attach, Unkept};
+use super::limits::ApplyLimits;
+use super::reader::TarReader;
+use super::split::SplitWriter;
+use super::tree::Tree;
+use super::unpack::Unpack;
+use crate::compression::Compression;
+use crate::digest::{DiffId, Digest, Hashing};
+use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::format::{Assumptions, Namespace};
+use crate::sys::Dir;
+use crate::watch::{Phase, Progress, Watch};
+
+/// How files are given to the owners that a changeset names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// By `chown`, which root may do, and a user namespace to the ids that are mapped in it.
+    #[default]
+    Exact,
+    /// Not at all: owner, mode, type and device number are recorded in the attribute
+    /// `user.containers.override_stat`, so that a plain user can keep any layer.
+    Recorded,
+}
+
+/// How a changeset is applied.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct ApplyOptions<'a> {
+    /// Where overlayfs's marks are written; that of the mounts that will use the layer.
+    pub namespace: Namespace,
+    /// How owners are kept.
+    pub ownership: Ownership,
+    /// Bounds on what the changeset may hold.
+    pub limits: ApplyLimits,
+    /// What the uncompressed changeset must hash to.
+    pub expected_diff_id: Option<DiffId>,
+    /// What the changeset as it is read, compressed or not, must hash to.
+    pub expected_digest: Option<Digest>,
+    /// A directory beside the layer's, in which is kept what it takes to write the very same tar
+    /// again ([`reassemble`](super::reassemble)): the file `changeset`, and seldom the directory
+    /// `replaced`.
+    pub side: Option<&'a Dir>,
+    /// What progress reports call the changeset.
+    pub subject: &'a str,
+    /// Sees how far it is, and may stop it.
+    pub watch: Watch<'a>,
+}
+
+impl ApplyOptions<'_> {
+    /// Exact owners, default limits, nothing expected, nothing kept beside the layer.
+    pub fn new(namespace: Namespace) -> Self {
+        Self {
+            namespace,
+            ownership: Ownership::default(),
+            limits: ApplyLimits::default(),
+            expected_diff_id: None,
+            expected_digest: None,
+            side: None,
+            subject: "changeset",
+            watch: Watch::new(),
+        }
+    }
+}
+
+/// What became of a changeset.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The sha256 of the uncompressed changeset.
+    pub diff_id: DiffId,
+    /// Bytes of the uncompressed changeset.
+    pub changeset_bytes: u64,
+    /// The sha256 of the changeset as it was read.
+    pub digest: Digest,
+    /// Bytes of the changeset as it was read.
+    pub read_bytes: u64,
+    /// Bytes in the files of the layer, holes included.
+    pub content_bytes: u64,
+    /// Entries of the tar.
+    pub entries: u64,
+    /// What the layer takes for granted of those below it.
+    pub assumptions: Assumptions,
+    /// An opaque marker stands in the root: no layer below this one shows.
+    pub opaque_root: bool,
+    /// The changeset has an entry for its root, whose attributes the layer directory now has.
+    pub explicit_root: bool,
+    /// What the file system or the kernel would not take, at most 100 of them.
+    pub unkept: Vec<Unkept>,
+    /// How many of those there are.
+    pub unkept_count: u64,
+}
+
+/// Unpacks a changeset into `dir`, which must be empty and nobody else's.
+///
+/// The changeset may be plain, or compressed with gzip or zstd. Whiteouts and opaque markers become
+/// overlayfs's own marks; they count for the whole changeset, whatever their order. Symlinks are
+/// resolved inside `dir`, never outside. Nothing is made durable here.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] where the changeset is malformed, truncated or hostile,
+/// [`ErrorKind::LimitExceeded`], [`ErrorKind::DigestMismatch`], [`ErrorKind::Cancelled`], and what
+/// the file system answers. What was unpacked so far is left for the caller to remove.
+///
+/// Source: OCI image-spec, layer.md.
+pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<Applied> {
+    let read = Cell::new(0);
+    let mut compressed = Hashing::new(Counted { inner: input, count: &read });
+    let (compression, whole) = Compression::sniff(&mut compressed).during("read", "changeset")?;
+    let mut plain = Hashing::new(compression.decoder(whole)?);
+    let split = options.side.map(SplitWriter::new).transpose()?;
+    let mut tar = TarReader::new(&mut plain, options.limits.clone(), split.is_some());
+    let attach = Attach::new(options.namespace, options.ownership);
+    let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
+
+    let mut entries = 0;
+    while let Some(entry) = tar.next()? {
+        entries += 1;
+        let name = entry.raw_path.clone();
+        unpack
+            .entry(entry, &mut tar)
+            .map_err(|error| error.within(format!("entry {:?}", name.shown())))?;
+        if entries % 64 == 0 {
+            report(options, Phase::Unpack, read.get(), entries)?;
+        }
+    }
+    tar.drain()?;
+    if let Some(mut split) = unpack.split.take() {
+        split.raw(&tar.take_kept())?;
+        unpack.split = Some(split);
+    }
+    let assumptions = unpack.finish()?;
+    if let Some(split) = unpack.split.take() {
+        split.finish()?;
+    }
+    let root = unpack.tree.get(Tree::ROOT);
+    let (opaque_root, explicit_root) = (root.opaque, root.is_explicit());
+    let content_bytes = unpack.content_bytes;
+    let (unkept, unkept_count) = unpack.attach.into_unkept();
+
+    let (diff_digest, changeset_bytes, decoded) = plain.finish();
+    drop(decoded);
+    // Whatever stands behind the compressed data is part of the blob.
+    io::copy(&mut compressed, &mut io::sink()).during("read", "changeset")?;
+    let (digest, read_bytes, _) = compressed.finish();
+    report(options, Phase::Unpack, read_bytes, entries)?;
+    let diff_id = DiffId::new(diff_digest);
+    expect(options.expected_digest, digest, "digest")?;
+    expect(options.expected_diff_id, diff_id, "diff ID")?;
+    Ok(Applied {
+        diff_id,
+        changeset_bytes,
+        digest,
+        read_bytes,
+        content_bytes,
+        entries,
+        assumptions,
+        opaque_root,
+        explicit_root,
+        unkept,
+        unkept_count,
+    })
+}
+
+fn report(options: &ApplyOptions<'_>, phase: Phase, bytes: u64, entries: u64) -> Result<()> {
+    let subject = options.subject;
+    options.watch.report(&Progress { subject, phase, bytes, total_bytes: None, entries })
+}
+
+/// Fails where something else was expected.
+fn expect<T: PartialEq + std::fmt::Display>(
+    expected: Option<T>,
+    found: T,
+    what: &str,
+) -> Result<()> {
+    match expected {
+        Some(expected) if expected != found => Err(Error::new(
+            ErrorKind::DigestMismatch,
+            format!("the changeset's {what} is {found}, expected {expected}"),
+        )
+        .hint("the data is damaged or not what its manifest says: fetch or build it again")),
+        _ => Ok(()),
+    }
+}
+
+/// Counts what is read, for whoever cannot reach the reader.
+struct Counted<'a, R> {
+    inner: R,
+    count: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count.set(self.count.get() + read as u64);
+        Ok(read)
+    }
+}

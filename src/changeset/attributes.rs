@@ -1,0 +1,225 @@
+//! Gives files what their entries say: owner, attributes, permissions, times, in that order.
+
+use rustix::io::Errno;
+
+use super::Ownership;
+use super::acl;
+use super::entry::Entry;
+use super::header::invalid;
+use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::format::Namespace;
+use crate::format::override_stat::{self, OverrideStat};
+use crate::inode::{FileKind, Inode, Timestamp};
+use crate::layer_path::LayerPath;
+use crate::sys::inode_io;
+use crate::sys::xattr::{self, Target};
+
+/// The most losses that are listed by name.
+const LISTED: usize = 100;
+
+/// What the process is, and what is done where it may not do what an entry asks for.
+#[derive(Debug)]
+pub(super) struct Attach {
+    namespace: Namespace,
+    ownership: Ownership,
+    uid: u32,
+    gid: u32,
+    umask: u32,
+    unkept: Vec<Unkept>,
+    unkept_count: u64,
+    /// The file is an empty one that only records what it should be.
+    recorded: bool,
+}
+
+/// Something that an entry asks for and that the file system or the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unkept {
+    /// The file.
+    pub path: LayerPath,
+    /// What of it: an attribute's name, `device`.
+    pub what: String,
+}
+
+/// What a file is to be given.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    pub(super) inode: &'a Inode,
+    pub(super) atime: Option<Timestamp>,
+    pub(super) acls: [Option<&'a [u8]>; 2],
+    /// The mode that it was created with, before the umask; `None` where it was another one.
+    pub(super) created_mode: Option<u32>,
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        Self {
+            inode: &entry.inode,
+            atime: entry.atime,
+            acls: [entry.acl_access.as_deref(), entry.acl_default.as_deref()],
+            created_mode: None,
+        }
+    }
+}
+
+impl Attach {
+    pub(super) fn new(namespace: Namespace, ownership: Ownership) -> Self {
+        Self {
+            namespace,
+            ownership,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            umask: umask(),
+            unkept: Vec::new(),
+            unkept_count: 0,
+            recorded: false,
+        }
+    }
+
+    pub(super) fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// The namespace of the marks.
+    pub(super) fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
+    /// What was refused: the first of them by name, and how many.
+    pub(super) fn into_unkept(self) -> (Vec<Unkept>, u64) {
+        (self.unkept, self.unkept_count)
+    }
+
+    /// The next file that is given attributes is an empty one that records a device.
+    pub(super) fn records(&mut self, path: &LayerPath) {
+        self.recorded = true;
+        if self.ownership == Ownership::Exact {
+            self.note(path, "device");
+        }
+    }
+
+    /// The mode to create a regular file with.
+    pub(super) fn creation_mode(&self, entry: &Entry) -> u32 {
+        // Attributes cannot be set by its owner on a file that is read-only.
+        if entry.inode.xattrs.is_empty() && self.ownership == Ownership::Exact {
+            entry.inode.mode & 0o777
+        } else {
+            0o600
+        }
+    }
+
+    /// Gives a file what its entry says. Owner before attributes, since a new owner clears
+    /// capabilities, and before the mode, of which it clears set-user-ID.
+    pub(super) fn put(
+        &mut self,
+        target: Target<'_>,
+        path: &LayerPath,
+        given: &Given<'_>,
+    ) -> Result<()> {
+        let recorded = std::mem::take(&mut self.recorded) || self.ownership == Ownership::Recorded;
+        let is_symlink = matches!(given.inode.kind, FileKind::Symlink { .. });
+        if self.ownership == Ownership::Exact {
+            self.own(target, path, given.inode)?;
+        }
+        if recorded && !is_symlink {
+            let value = OverrideStat::of(given.inode).encode();
+            xattr::set(target, override_stat::NAME, &value).during("record owner of", path)?;
+        }
+        self.attributes(target, path, given)?;
+        if !is_symlink {
+            self.permit(target, path, given)?;
+        }
+        let mtime = given.inode.mtime;
+        inode_io::set_times(target, given.atime.unwrap_or(mtime), mtime)
+            .during("set times of", path)
+    }
+
+    fn own(&self, target: Target<'_>, path: &LayerPath, inode: &Inode) -> Result<()> {
+        if inode.uid == self.uid && inode.gid == self.gid {
+            return Ok(());
+        }
+        match inode_io::chown(target, inode.uid, inode.gid) {
+            Err(error @ (Errno::INVAL | Errno::PERM)) => {
+                let owner = format!("set owner {}:{} of", inode.uid, inode.gid);
+                let hint = "the id is not mapped in this user namespace, or the process may not \
+                            give files away: give the user subordinate ids in /etc/subuid and \
+                            /etc/subgid, or run as root";
+                Err(Error::os(error, &owner, path).hint(hint))
+            }
+            other => other.during("set owner of", path),
+        }
+    }
+
+    fn attributes(
+        &mut self,
+        target: Target<'_>,
+        path: &LayerPath,
+        given: &Given<'_>,
+    ) -> Result<()> {
+        for (name, value) in &given.inode.xattrs {
+            let stored = self.namespace.escape(name);
+            self.attribute(target, path, &stored, value)?;
+        }
+        for (name, text) in [acl::ACCESS, acl::DEFAULT].into_iter().zip(given.acls) {
+            let Some(text) = text else { continue };
+            if given.inode.xattrs.contains_key(name) {
+                continue;
+            }
+            let value = acl::encode(text)
+                .ok_or_else(|| invalid(format!("malformed ACL {:?} of {path}", text.shown())))?;
+            self.attribute(target, path, name, &value)?;
+        }
+        Ok(())
+    }
+
+    fn attribute(
+        &mut self,
+        target: Target<'_>,
+        path: &LayerPath,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<()> {
+        match xattr::set(target, name, value) {
+            Ok(()) => Ok(()),
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => {
+                self.note(path, &name.shown());
+                Ok(())
+            }
+            Err(error) => Err(error).during(&format!("set attribute {} of", name.shown()), path),
+        }
+    }
+
+    fn permit(&self, target: Target<'_>, path: &LayerPath, given: &Given<'_>) -> Result<()> {
+        let mode = match self.ownership {
+            Ownership::Exact => given.inode.mode,
+            // Kept accessible to the one user who has the store; the real mode is recorded.
+            Ownership::Recorded if given.inode.kind.is_directory() => {
+                given.inode.mode & 0o777 | 0o700
+            }
+            Ownership::Recorded => given.inode.mode & 0o777 | 0o600,
+        };
+        if given.created_mode.is_some_and(|created| created & !self.umask == mode) {
+            return Ok(());
+        }
+        inode_io::chmod(target, mode).during("set mode of", path)
+    }
+
+    fn note(&mut self, path: &LayerPath, what: &str) {
+        self.unkept_count += 1;
+        if self.unkept.len() < LISTED {
+            self.unkept.push(Unkept { path: path.clone(), what: what.to_owned() });
+        }
+    }
+}
+
+/// The process's umask, without changing it; where it cannot be told, one that masks all.
+fn umask() -> u32 {
+    // Reading it by umask(2) would change it for all threads for a moment.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+/// An error for a layer that cannot be resolved.
+pub(super) fn unresolved(message: String) -> Error {
+    Error::new(ErrorKind::InvalidData, message)
+}

@@ -1,0 +1,125 @@
+//! Writes a payload into a file: only what is data, long zeros become holes.
+
+use std::fs::File;
+use std::io::Read;
+
+use rustix::io::Errno;
+
+use super::header::invalid;
+use super::reader::TarReader;
+use crate::error::{Context, Result, Subject};
+use crate::layer_path::LayerPath;
+use crate::sys::dir::SysResult;
+
+/// Runs of zeros of at least this many bytes become holes.
+const HOLE: usize = 16 << 10;
+/// The granularity of holes: the block size of nearly every file system.
+const GRAIN: usize = 4 << 10;
+
+/// Writes the payload into the file's runs; long zeros, and what lies between runs, become holes.
+pub(super) fn write_content<R: Read>(
+    file: &File,
+    runs: &[(u64, u64)],
+    size: u64,
+    tar: &mut TarReader<R>,
+    path: &LayerPath,
+) -> Result<()> {
+    let mut end_of_data = 0;
+    for &(offset, length) in runs {
+        let mut at = offset;
+        while at < offset + length {
+            let left = offset + length - at;
+            let piece = tar.payload(left)?;
+            if piece.is_empty() {
+                return Err(invalid(format!("the payload of {} ends early", path.shown())));
+            }
+            let read = piece.len() as u64;
+            for (start, data) in data_runs(piece, at) {
+                write_at(file, data, start).during("write", path)?;
+                end_of_data = start + data.len() as u64;
+            }
+            at += read;
+        }
+    }
+    if end_of_data < size {
+        rustix::fs::ftruncate(file, size).during("write", path)?;
+    }
+    Ok(())
+}
+
+/// The parts of `piece`, which begins at `offset` of its file, that are no long zeros.
+fn data_runs(piece: &[u8], offset: u64) -> Vec<(u64, &[u8])> {
+    let mut runs = Vec::new();
+    // Where the current run of data began, and where the current zeros.
+    let (mut data, mut zeros) = (0, None);
+    let lead = usize::try_from(offset % GRAIN as u64).unwrap_or(0);
+    let mut at = (GRAIN - lead) % GRAIN;
+    let mut close = |data: usize, end: usize| {
+        if let Some(bytes) = piece.get(data..end).filter(|bytes| !bytes.is_empty()) {
+            runs.push((offset + data as u64, bytes));
+        }
+    };
+    while at < piece.len() {
+        let end = (at + GRAIN).min(piece.len());
+        let is_zero = piece.get(at..end).is_some_and(is_zero);
+        match (is_zero, zeros) {
+            (true, None) => zeros = Some(at),
+            (false, Some(start)) if at - start >= HOLE => {
+                close(data, start);
+                (data, zeros) = (at, None);
+            }
+            (false, Some(_)) => zeros = None,
+            _ => {}
+        }
+        at = end;
+    }
+    match zeros {
+        Some(start) if piece.len() - start >= HOLE => close(data, start),
+        _ => close(data, piece.len()),
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Nearly all data shows itself in the first bytes; the rest is compared in wide steps.
+    bytes.first() == Some(&0) && bytes.iter().fold(0, |any, &byte| any | byte) == 0
+}
+
+fn write_at(file: &File, mut data: &[u8], mut at: u64) -> SysResult<()> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(file, data, at) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                at += written as u64;
+                data = data.get(written..).unwrap_or_default();
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_zeros_become_holes() {
+        let runs = |piece: &[u8], offset: u64| -> Vec<(u64, usize)> {
+            data_runs(piece, offset).into_iter().map(|(at, data)| (at, data.len())).collect()
+        };
+        let mut piece = vec![1; 4096];
+        piece.extend(vec![0; 5 * 4096]);
+        piece.extend(vec![2; 100]);
+        assert_eq!(runs(&piece, 0), [(0, 4096), (6 * 4096, 100)]);
+        assert_eq!(runs(&piece, 1 << 20), [(1 << 20, 4096), ((1 << 20) + 6 * 4096, 100)]);
+        // Holes begin and end where the file's blocks do, whatever the piece begins with.
+        let found = runs(&piece, 96);
+        assert!(found.iter().skip(1).all(|(at, _)| at % 4096 == 0), "{found:?}");
+        assert_eq!(found.iter().map(|(_, length)| length).sum::<usize>(), 4096 + 100 + 4096);
+        assert_eq!(runs(&vec![0; 64 << 10], 0), []);
+        assert_eq!(runs(&[0; 100], 0), [(0, 100)]);
+        assert_eq!(runs(b"", 0), []);
+    }
+}

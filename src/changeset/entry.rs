@@ -1,0 +1,160 @@
+//! [`Entry`]: one entry of a changeset, its headers understood.
+
+use super::header::{Header, invalid};
+use super::pax::Records;
+use crate::error::{Error, ErrorKind, Result, Subject};
+use crate::inode::{Device, FileKind, Inode, Timestamp};
+
+/// One entry of a changeset.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The name as it stands in the tar.
+    pub(super) raw_path: Vec<u8>,
+    /// What it describes.
+    pub(super) body: Body,
+    /// Owner, permissions, time and attributes, and for anything but a hard link its kind.
+    pub(super) inode: Inode,
+    /// The time of the last access, where the tar has one.
+    pub(super) atime: Option<Timestamp>,
+    /// A POSIX ACL for access, as text.
+    pub(super) acl_access: Option<Vec<u8>>,
+    /// A POSIX ACL that a directory's new files inherit, as text.
+    pub(super) acl_default: Option<Vec<u8>>,
+    /// Bytes of payload that follow the headers.
+    pub(super) payload: u64,
+}
+
+/// What an entry describes.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// A file of the kind that `inode` names, its content dense.
+    Inode,
+    /// A regular file of which the payload holds only these runs (offset and length).
+    Sparse(Vec<(u64, u64)>),
+    /// One more name of another file.
+    Link(Vec<u8>),
+}
+
+/// The long names of GNU's own headers, which stand before an entry.
+#[derive(Debug, Default)]
+pub(super) struct GnuLong {
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// Understands a header and what was said before it. The map of a GNU sparse file, and that of
+    /// pax format 1.0, is put in by the reader, which has to read on for it.
+    pub(super) fn new(header: &Header, pax: &Records, long: GnuLong) -> Result<Self> {
+        let raw_path = match pax.path() {
+            Some(path) => path.to_vec(),
+            None => long.name.unwrap_or_else(|| header.name()),
+        };
+        Self::describe(header, pax, long.link, raw_path.clone())
+            .map_err(|error| error.within(format!("entry {:?}", raw_path.shown())))
+    }
+
+    fn describe(
+        header: &Header,
+        pax: &Records,
+        long_link: Option<Vec<u8>>,
+        raw_path: Vec<u8>,
+    ) -> Result<Self> {
+        let size = match pax.size()? {
+            Some(size) => size,
+            None => header.size()?,
+        };
+        let link = || match pax.link() {
+            Some(link) => link.to_vec(),
+            None => long_link.clone().unwrap_or_else(|| header.link()),
+        };
+        let (kind, body) = match header.kind() {
+            b'0' | 0 | b'7' | b'S' if header.kind() != b'S' && raw_path.ends_with(b"/") => {
+                // Before ustar a directory was a file whose name ends with a slash.
+                (FileKind::Directory, Body::Inode)
+            }
+            b'0' | 0 | b'7' | b'S' => (FileKind::Regular { size }, Body::Inode),
+            b'1' => (FileKind::Regular { size: 0 }, Body::Link(link())),
+            b'2' => (FileKind::Symlink { target: link() }, Body::Inode),
+            b'3' => (FileKind::CharDevice(device(header)?), Body::Inode),
+            b'4' => (FileKind::BlockDevice(device(header)?), Body::Inode),
+            b'5' => (FileKind::Directory, Body::Inode),
+            b'6' => (FileKind::Fifo, Body::Inode),
+            other => return Err(unknown_type(other)),
+        };
+        // Only files have a payload, whatever the size of the others says.
+        let payload = if kind.is_regular() && !matches!(body, Body::Link(_)) { size } else { 0 };
+        if matches!(&kind, FileKind::Symlink { target } if target.is_empty()) {
+            return Err(invalid("a symlink to nowhere".to_owned()));
+        }
+        let mtime = match pax.time(b"mtime")? {
+            Some(time) => time,
+            None => Timestamp::from_seconds(header.mtime()?),
+        };
+        let uid = id(pax.id(b"uid")?.map_or_else(|| header.uid(), Ok)?, "uid")?;
+        let gid = id(pax.id(b"gid")?.map_or_else(|| header.gid(), Ok)?, "gid")?;
+        Ok(Self {
+            raw_path,
+            body,
+            inode: Inode { kind, mode: header.mode()?, uid, gid, mtime, xattrs: pax.xattrs() },
+            atime: pax.time(b"atime")?,
+            acl_access: pax.acl("access").map(<[u8]>::to_vec),
+            acl_default: pax.acl("default").map(<[u8]>::to_vec),
+            payload,
+        })
+    }
+
+    /// Makes this a sparse file with the given runs and length.
+    pub(super) fn set_sparse(&mut self, runs: Vec<(u64, u64)>, size: u64) -> Result<()> {
+        let mut end = 0;
+        let mut data = 0_u64;
+        for &(offset, length) in &runs {
+            let run_end = offset.checked_add(length).filter(|&run_end| run_end <= size);
+            match run_end {
+                Some(run_end) if offset >= end => end = run_end,
+                _ => return Err(invalid("the map of a sparse file makes no sense".to_owned())),
+            }
+            data += length;
+        }
+        if data != self.payload {
+            let payload = self.payload;
+            return Err(invalid(format!(
+                "the map of a sparse file names {data} bytes, its payload has {payload}"
+            )));
+        }
+        self.inode.kind = FileKind::Regular { size };
+        self.body = Body::Sparse(runs);
+        Ok(())
+    }
+}
+
+fn id(value: i64, what: &str) -> Result<u32> {
+    // 2^32 - 1 means "no id" to the kernel.
+    u32::try_from(value)
+        .ok()
+        .filter(|&id| id != u32::MAX)
+        .ok_or_else(|| invalid(format!("{what} {value} is no id: 0 to 4294967294 are")))
+}
+
+fn device(header: &Header) -> Result<Device> {
+    let (major, minor) = header.device()?;
+    let within = |number: i64, bits: u32| u32::try_from(number).ok().filter(|&n| n < 1 << bits);
+    match (within(major, 12), within(minor, 20)) {
+        (Some(major), Some(minor)) => Ok(Device { major, minor }),
+        _ => Err(invalid(format!("device {major}:{minor} is out of range"))),
+    }
+}
+
+fn unknown_type(flag: u8) -> Error {
+    let what = match flag {
+        b'V' => "a volume label",
+        b'M' => "a continuation of another volume",
+        b'D' | b'N' => "an incremental backup's record",
+        b's' => "a socket",
+        _ => "unknown",
+    };
+    Error::new(
+        ErrorKind::InvalidData,
+        format!("type {:?} ({what}) has no place in a changeset", char::from(flag)),
+    )
+}

@@ -1,0 +1,181 @@
+//! The end of a changeset: marks, late hard links, the attributes of directories, assumptions.
+
+use rustix::io::Errno;
+
+use super::attributes::Given;
+use super::header::invalid;
+use super::tree::{Directory, Node, Tree};
+use super::unpack::Unpack;
+use crate::error::{Context, Result};
+use crate::format::{Assumptions, LowerLink, opaque, whiteout};
+use crate::inode::Inode;
+use crate::layer_path::LayerPath;
+use crate::sys::Dir;
+use crate::sys::xattr::Target;
+
+impl Unpack<'_> {
+    /// Writes what could only be decided once the whole changeset was seen.
+    pub(super) fn finish(&mut self) -> Result<Assumptions> {
+        let links = self.late_links()?;
+        for node in self.tree.nodes() {
+            self.whiteouts(node)?;
+        }
+        let (mut implied, mut whited) = (Vec::new(), Vec::new());
+        // What lies beneath comes first: its parent may be closed afterwards.
+        for node in self.tree.nodes().rev() {
+            self.attributes(node)?;
+            let directory = self.tree.get(node);
+            if directory.path.is_root() {
+                continue;
+            }
+            if directory.attributes.is_none() && !directory.recreated {
+                implied.push(directory.path.clone());
+            }
+            if !directory.whiteouts.is_empty() {
+                whited.push(directory.path.clone());
+            }
+        }
+        if !self.tree.get(Tree::ROOT).whiteouts.is_empty() {
+            whited.push(LayerPath::root());
+        }
+        implied.sort();
+        whited.sort();
+        Ok(Assumptions { implied, whited, links })
+    }
+
+    /// Links whose targets came later; those that are not there at all are left to the stack.
+    fn late_links(&mut self) -> Result<Vec<LowerLink>> {
+        loop {
+            let pending = std::mem::take(&mut self.links);
+            if pending.is_empty() {
+                return Ok(Vec::new());
+            }
+            let before = pending.len();
+            let mut left = Vec::new();
+            for (name, target) in pending {
+                if !self.late_link(&name, &target)? {
+                    left.push(LowerLink { name, target });
+                }
+            }
+            // A link to a link may need another round.
+            if left.len() == before || left.is_empty() {
+                return self.leave(left);
+            }
+            self.links = left.into_iter().map(|link| (link.name, link.target)).collect();
+        }
+    }
+
+    fn late_link(&mut self, name: &LayerPath, target: &LayerPath) -> Result<bool> {
+        let Some((parent, last)) = name.split() else { return Ok(true) };
+        let Some(node) = self.existing_directory(&parent)? else { return Ok(true) };
+        self.link_now(node, last, name, target)
+            .map_err(|error| error.within(format!("hard link {name}")))
+    }
+
+    fn leave(&self, links: Vec<LowerLink>) -> Result<Vec<LowerLink>> {
+        for link in &links {
+            if self.is_deleted(&link.target) {
+                let LowerLink { name, target } = link;
+                return Err(invalid(format!(
+                    "{name} is a hard link to {target}, which the same changeset deletes"
+                )));
+            }
+        }
+        Ok(links)
+    }
+
+    /// Whether this changeset hides whatever the layers below have at `path`.
+    fn is_deleted(&self, path: &LayerPath) -> bool {
+        let mut at = path.clone();
+        while let Some((parent, name)) = at.split() {
+            if let Some(node) = self.tree.find(&parent) {
+                let directory = self.tree.get(node);
+                if directory.opaque || directory.whiteouts.contains(name) {
+                    return true;
+                }
+            }
+            at = parent;
+        }
+        false
+    }
+
+    /// Writes the whiteouts of one directory, and drops those that mean nothing.
+    fn whiteouts(&mut self, node: Node) -> Result<()> {
+        let names = std::mem::take(&mut self.tree.get_mut(node).whiteouts);
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut written = names.clone();
+        let hides_all = self.tree.get(node).opaque;
+        let path = self.tree.get(node).path.clone();
+        let dir = self.handle(node)?;
+        for name in names {
+            let target = path.join(&name);
+            if let Some(child) = self.tree.find(&target) {
+                // Deleted and made again: what it held below stays hidden.
+                let child = self.tree.get_mut(child);
+                child.opaque = true;
+                child.recreated = true;
+                written.remove(&name);
+                continue;
+            }
+            if hides_all {
+                continue;
+            }
+            match whiteout::make(&dir, &name) {
+                Ok(()) => {}
+                // A file of this changeset hides what lies below by itself.
+                Err(Errno::EXIST) => drop(written.remove(&name)),
+                Err(error) => return Err(error).during("create whiteout", &target),
+            }
+        }
+        if !hides_all {
+            self.tree.get_mut(node).whiteouts = written;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory its opaque mark and its attributes.
+    fn attributes(&mut self, node: Node) -> Result<()> {
+        let directory = self.tree.get_mut(node);
+        let is_root = directory.path.is_root();
+        let is_opaque = directory.opaque && !is_root;
+        let attributes = directory.attributes.take();
+        let path = directory.path.clone();
+        if is_root && attributes.is_none() {
+            return Ok(());
+        }
+        let dir: Dir = self.root.descend(&path).during("open directory", &path)?;
+        if is_opaque {
+            opaque::make(self.attach.namespace(), Target::open(&dir))
+                .during("mark opaque", &path)?;
+        }
+        match attributes {
+            Some(attributes) => {
+                let [access, default] = &attributes.acls;
+                let given = Given {
+                    inode: &attributes.inode,
+                    atime: attributes.atime,
+                    acls: [access.as_deref(), default.as_deref()],
+                    created_mode: None,
+                };
+                self.attach.put(Target::open(&dir), &path, &given)?;
+                self.tree.get_mut(node).attributes = Some(attributes);
+                Ok(())
+            }
+            None => {
+                let inode = Inode::default_directory();
+                let given =
+                    Given { inode: &inode, atime: None, acls: [None, None], created_mode: None };
+                self.attach.put(Target::open(&dir), &path, &given)
+            }
+        }
+    }
+}
+
+impl Directory {
+    /// Whether the changeset has an entry for it.
+    pub(super) fn is_explicit(&self) -> bool {
+        self.attributes.is_some()
+    }
+}

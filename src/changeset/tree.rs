@@ -1,0 +1,141 @@
+//! [`Tree`]: the directories of a changeset while it is applied, and the marks that they collect.
+//!
+//! Marks count for the whole changeset whatever their place in the tar, so they are only written
+//! once all of it was seen. Memory grows with directories and marks, not with files.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::limits;
+use crate::error::Result;
+use crate::inode::{Inode, Timestamp};
+use crate::layer_path::LayerPath;
+
+/// A directory's number; parents have smaller ones than what is beneath them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Node(u32);
+
+/// One directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: LayerPath,
+    /// What its own entry says; `None` while it is only implied.
+    pub(super) attributes: Option<Attributes>,
+    /// An opaque marker stands in it, or something else was in its place before.
+    pub(super) opaque: bool,
+    /// A whiteout names it: what lies below is another directory than this.
+    pub(super) recreated: bool,
+    /// The names that whiteouts in it delete.
+    pub(super) whiteouts: BTreeSet<Box<[u8]>>,
+    children: Vec<Node>,
+    replaced: bool,
+}
+
+/// What a directory's entry says of it.
+#[derive(Debug)]
+pub(super) struct Attributes {
+    pub(super) inode: Inode,
+    pub(super) atime: Option<Timestamp>,
+    pub(super) acls: [Option<Vec<u8>>; 2],
+}
+
+/// All directories of the changeset.
+#[derive(Debug)]
+pub(super) struct Tree {
+    directories: Vec<Directory>,
+    by_path: HashMap<LayerPath, Node>,
+    marks: u64,
+    limit: u64,
+}
+
+impl Tree {
+    /// The layer's root.
+    pub(super) const ROOT: Node = Node(0);
+
+    /// A tree of the root alone, with room for `limit` directories and marks.
+    pub(super) fn new(limit: u64) -> Self {
+        let root = Directory::new(LayerPath::root());
+        let by_path = HashMap::from([(LayerPath::root(), Self::ROOT)]);
+        Self { directories: vec![root], by_path, marks: 0, limit }
+    }
+
+    /// The directory at `path`.
+    pub(super) fn find(&self, path: &LayerPath) -> Option<Node> {
+        self.by_path.get(path).copied()
+    }
+
+    /// A directory by its number.
+    pub(super) fn get(&self, node: Node) -> &Directory {
+        // Numbers are only given out for directories that are kept.
+        #[expect(clippy::indexing_slicing, reason = "a node is valid for the tree's whole life")]
+        &self.directories[node.0 as usize]
+    }
+
+    /// A directory by its number, to change it.
+    pub(super) fn get_mut(&mut self, node: Node) -> &mut Directory {
+        #[expect(clippy::indexing_slicing, reason = "a node is valid for the tree's whole life")]
+        &mut self.directories[node.0 as usize]
+    }
+
+    /// Adds the directory `name` beneath `parent`, where there is none of that name.
+    pub(super) fn add(&mut self, parent: Node, path: LayerPath) -> Result<Node> {
+        self.count_mark()?;
+        let node = Node(u32::try_from(self.directories.len()).unwrap_or(u32::MAX));
+        self.directories.push(Directory::new(path.clone()));
+        self.by_path.insert(path, node);
+        self.get_mut(parent).children.push(node);
+        Ok(node)
+    }
+
+    /// Notes that a whiteout in `node` deletes `name`.
+    pub(super) fn delete(&mut self, node: Node, name: &[u8]) -> Result<()> {
+        self.count_mark()?;
+        self.get_mut(node).whiteouts.insert(name.into());
+        Ok(())
+    }
+
+    /// Counts something that is held in memory.
+    pub(super) fn count_mark(&mut self) -> Result<()> {
+        self.marks += 1;
+        limits::check(self.marks, self.limit, "directories and marks in a changeset")
+    }
+
+    /// Forgets a directory that was replaced, with all beneath it.
+    pub(super) fn forget(&mut self, node: Node) {
+        let mut pending = vec![node];
+        while let Some(node) = pending.pop() {
+            let directory = self.get_mut(node);
+            if directory.replaced {
+                continue;
+            }
+            directory.replaced = true;
+            directory.whiteouts.clear();
+            pending.append(&mut directory.children);
+            let path = directory.path.clone();
+            self.by_path.remove(&path);
+        }
+    }
+
+    /// The directories that are there, parents before what is beneath them.
+    pub(super) fn nodes(&self) -> impl DoubleEndedIterator<Item = Node> + use<> {
+        let there: Vec<Node> = (0..)
+            .zip(&self.directories)
+            .filter(|(_, directory)| !directory.replaced)
+            .map(|(index, _)| Node(index))
+            .collect();
+        there.into_iter()
+    }
+}
+
+impl Directory {
+    fn new(path: LayerPath) -> Self {
+        Self {
+            path,
+            attributes: None,
+            opaque: false,
+            recreated: false,
+            whiteouts: BTreeSet::new(),
+            children: Vec::new(),
+            replaced: false,
+        }
+    }
+}

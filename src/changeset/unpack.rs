@@ -1,0 +1,449 @@
+//! [`Unpack`]: makes the files of a changeset, entry by entry, inside one directory.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::io::Read;
+use std::rc::Rc;
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::attributes::{Attach, Given};
+use super::content::write_content;
+use super::entry::{Body, Entry};
+use super::header::invalid;
+use super::limits;
+use super::reader::TarReader;
+use super::split::SplitWriter;
+use super::tree::{Attributes, Node, Tree};
+use super::{ApplyLimits, Ownership};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::whiteout::{EntryName, PREFIX};
+use crate::inode::{Device, FileKind};
+use crate::layer_path::LayerPath;
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+use crate::sys::remove::remove_tree;
+use crate::sys::xattr::Target;
+
+/// How many symlinks one path may lead through, as in the kernel.
+const HOPS: usize = 40;
+
+/// How many directories are kept open; deep or wide changesets reopen them.
+const OPEN_DIRECTORIES: usize = 8;
+
+/// A changeset on its way into a directory.
+pub(super) struct Unpack<'a> {
+    pub(super) root: &'a Dir,
+    pub(super) tree: Tree,
+    pub(super) attach: Attach,
+    pub(super) split: Option<SplitWriter<'a>>,
+    /// Hard links whose target was not there yet, by their own path.
+    pub(super) links: BTreeMap<LayerPath, LayerPath>,
+    /// Bytes of the files' contents, holes included.
+    pub(super) content_bytes: u64,
+    limits: ApplyLimits,
+    handles: VecDeque<(Node, Rc<Dir>)>,
+}
+
+impl<'a> Unpack<'a> {
+    pub(super) fn new(
+        root: &'a Dir,
+        attach: Attach,
+        limits: ApplyLimits,
+        split: Option<SplitWriter<'a>>,
+    ) -> Self {
+        let tree = Tree::new(limits.marks);
+        let (links, handles) = (BTreeMap::new(), VecDeque::new());
+        Self { root, tree, attach, split, links, content_bytes: 0, limits, handles }
+    }
+
+    /// Makes what an entry describes, or notes the mark that it is.
+    pub(super) fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<()> {
+        let path = LayerPath::parse(&entry.raw_path).map_err(as_data)?;
+        limits::check(path.components().count(), self.limits.depth, "names in a path")?;
+        let Some((parent, name)) = path.split() else { return self.root_entry(entry) };
+        for component in parent.components() {
+            match EntryName::parse(component)? {
+                EntryName::Plain(_) => {}
+                EntryName::Bookkeeping => return Ok(()),
+                EntryName::Whiteout(_) | EntryName::Opaque => {
+                    return Err(invalid("a whiteout as a directory of the path".to_owned()));
+                }
+            }
+        }
+        match EntryName::parse(name)? {
+            EntryName::Plain(name) => self.plain(&parent, name, entry, tar),
+            EntryName::Bookkeeping => Ok(()),
+            mark => {
+                let plain = matches!(entry.body, Body::Inode) && entry.inode.kind.is_regular();
+                if !plain || entry.payload > 0 {
+                    return Err(invalid("a whiteout must be an empty regular file".to_owned()));
+                }
+                self.mark(&parent, mark)
+            }
+        }
+    }
+
+    fn root_entry(&mut self, entry: Entry) -> Result<()> {
+        if !entry.inode.kind.is_directory() {
+            let kind = entry.inode.kind.name();
+            return Err(invalid(format!("the root of the layer is a {kind}, not a directory")));
+        }
+        self.tree.get_mut(Tree::ROOT).attributes = Some(attributes(entry));
+        Ok(())
+    }
+
+    fn mark(&mut self, parent: &LayerPath, mark: EntryName<'_>) -> Result<()> {
+        match mark {
+            EntryName::Whiteout(name) => {
+                let node = self.directory(parent)?;
+                self.tree.delete(node, name)
+            }
+            // In a directory that is a symlink the marker says nothing.
+            EntryName::Opaque if self.is_symlink(parent)? => Ok(()),
+            EntryName::Opaque => {
+                let node = self.directory(parent)?;
+                self.tree.get_mut(node).opaque = true;
+                Ok(())
+            }
+            EntryName::Plain(_) | EntryName::Bookkeeping => Ok(()),
+        }
+    }
+
+    fn is_symlink(&mut self, path: &LayerPath) -> Result<bool> {
+        if self.tree.find(path).is_some() {
+            return Ok(false);
+        }
+        let Some((parent, name)) = path.split() else { return Ok(false) };
+        let Some(node) = self.existing_directory(&parent)? else { return Ok(false) };
+        match self.handle(node)?.read_link(name) {
+            Ok(_) => Ok(true),
+            Err(Errno::INVAL | Errno::NOENT) => Ok(false),
+            Err(error) => Err(error).during("read link", path),
+        }
+    }
+
+    fn plain<R: Read>(
+        &mut self,
+        parent: &LayerPath,
+        name: &[u8],
+        entry: Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<()> {
+        if let Body::Link(target) = &entry.body {
+            let target = LayerPath::parse(target).map_err(as_data)?;
+            return self.hard_link(parent, name, target);
+        }
+        let node = self.directory(parent)?;
+        let path = self.tree.get(node).path.join(name);
+        self.links.remove(&path);
+        if entry.inode.kind.is_directory() {
+            return self.make_directory(node, name, path, entry);
+        }
+        let dir = self.handle(node)?;
+        match &entry.inode.kind {
+            FileKind::CharDevice(Device::ZERO) => {
+                return Err(invalid(
+                    "a 0:0 character device, which would be a whiteout".to_owned(),
+                ));
+            }
+            FileKind::Regular { .. } => {
+                return self.make_file(&dir, name, &path, entry, tar);
+            }
+            FileKind::Symlink { target } => {
+                self.create(&dir, name, &path, |dir| dir.make_symlink(name, target))?;
+            }
+            FileKind::CharDevice(device) => {
+                self.special(&dir, name, &path, FileType::CharacterDevice, *device)?;
+            }
+            FileKind::BlockDevice(device) => {
+                self.special(&dir, name, &path, FileType::BlockDevice, *device)?;
+            }
+            FileKind::Fifo | FileKind::Socket | FileKind::Directory => {
+                self.special(&dir, name, &path, FileType::Fifo, Device::ZERO)?;
+            }
+        }
+        let given = Given { created_mode: None, ..Given::of(&entry) };
+        self.attach.put(Target::Name(&dir, name), &path, &given)
+    }
+
+    /// Creates a device or FIFO; where that is not allowed an empty file that records it.
+    fn special(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        path: &LayerPath,
+        kind: FileType,
+        device: Device,
+    ) -> Result<()> {
+        let mut attempt = Err(Errno::PERM);
+        if self.attach.ownership() == Ownership::Exact {
+            attempt =
+                self.create_sys(dir, name, path, |dir| dir.make_node(name, kind, 0o600, device))?;
+        }
+        match attempt {
+            Err(Errno::PERM) => {
+                self.attach.records(path);
+                self.create(dir, name, path, |dir| {
+                    dir.make_node(name, FileType::RegularFile, 0o600, Device::ZERO)
+                })
+            }
+            other => other.during("create device", path),
+        }
+    }
+
+    fn make_directory(
+        &mut self,
+        parent: Node,
+        name: &[u8],
+        path: LayerPath,
+        entry: Entry,
+    ) -> Result<()> {
+        let node = match self.tree.find(&path) {
+            Some(node) => node,
+            None => {
+                let dir = self.handle(parent)?;
+                let replaces = match dir.make_dir(name, 0o700) {
+                    Ok(()) => false,
+                    Err(Errno::EXIST) => {
+                        self.clear(&dir, name, &path)?;
+                        dir.make_dir(name, 0o700).during("create directory", &path)?;
+                        true
+                    }
+                    Err(error) => return Err(error).during("create directory", &path),
+                };
+                let node = self.tree.add(parent, path)?;
+                // What was there before hid the directory below; so does this one.
+                self.tree.get_mut(node).opaque = replaces;
+                node
+            }
+        };
+        self.tree.get_mut(node).attributes = Some(attributes(entry));
+        Ok(())
+    }
+
+    fn make_file<R: Read>(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        path: &LayerPath,
+        entry: Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<()> {
+        let created_mode = self.attach.creation_mode(&entry);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let open = |dir: &Dir| dir.open(name, flags, created_mode);
+        let file = self.create(dir, name, path, open)?;
+        if let Some(split) = &mut self.split {
+            split.raw(&tar.take_kept())?;
+            match &entry.body {
+                Body::Sparse(runs) => split.runs(path, runs)?,
+                _ if entry.payload > 0 => split.content(path, entry.payload)?,
+                _ => {}
+            }
+        }
+        let size = match entry.inode.kind {
+            FileKind::Regular { size } => size,
+            _ => 0,
+        };
+        self.content_bytes = self.content_bytes.saturating_add(size);
+        let whole = [(0, size)];
+        let runs = match &entry.body {
+            Body::Sparse(runs) => runs.as_slice(),
+            _ => whole.as_slice(),
+        };
+        write_content(&file, runs, size, tar, path)?;
+        let given = Given { created_mode: Some(created_mode), ..Given::of(&entry) };
+        self.attach.put(Target::open(&file), path, &given)
+    }
+
+    /// Makes the name, in place of one that is there already.
+    fn create<T>(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        path: &LayerPath,
+        make: impl Fn(&Dir) -> SysResult<T>,
+    ) -> Result<T> {
+        self.create_sys(dir, name, path, make)?.during("create", path)
+    }
+
+    fn create_sys<T>(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        path: &LayerPath,
+        make: impl Fn(&Dir) -> SysResult<T>,
+    ) -> Result<SysResult<T>> {
+        match make(dir) {
+            Err(Errno::EXIST) => {
+                self.clear(dir, name, path)?;
+                Ok(make(dir))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Takes away what an earlier entry of this changeset made.
+    fn clear(&mut self, dir: &Dir, name: &[u8], path: &LayerPath) -> Result<()> {
+        if let Some(node) = self.tree.find(path) {
+            self.tree.forget(node);
+            let below: Vec<_> =
+                self.links.keys().filter(|link| link.starts_with(path)).cloned().collect();
+            below.iter().for_each(|link| drop(self.links.remove(link)));
+        }
+        match &mut self.split {
+            Some(split) => split.move_away(dir, name, path.clone()),
+            None => remove_tree(dir, name).during("replace", path),
+        }
+    }
+
+    fn hard_link(&mut self, parent: &LayerPath, name: &[u8], target: LayerPath) -> Result<()> {
+        if target.components().any(|name| name.starts_with(PREFIX)) {
+            return Err(invalid(format!("a hard link to the whiteout {target}")));
+        }
+        let node = self.directory(parent)?;
+        let path = self.tree.get(node).path.join(name);
+        if target.is_root() {
+            return Err(invalid("a hard link to a directory".to_owned()));
+        }
+        if path == target {
+            return Err(invalid("a hard link to itself".to_owned()));
+        }
+        self.links.remove(&path);
+        if !self.link_now(node, name, &path, &target)? {
+            self.tree.count_mark()?;
+            self.links.insert(path, target);
+        }
+        Ok(())
+    }
+
+    /// Links to a file that is there; `false` where it is not.
+    pub(super) fn link_now(
+        &mut self,
+        node: Node,
+        name: &[u8],
+        path: &LayerPath,
+        target: &LayerPath,
+    ) -> Result<bool> {
+        let Some((target_parent, target_name)) = target.split() else { return Ok(false) };
+        let Some(target_node) = self.existing_directory(&target_parent)? else {
+            return Ok(false);
+        };
+        let physical = self.tree.get(target_node).path.join(target_name);
+        if self.tree.find(&physical).is_some() {
+            return Err(invalid(format!("a hard link to the directory {target}")));
+        }
+        if physical == *path {
+            return Err(invalid("a hard link to itself".to_owned()));
+        }
+        let (dir, from) = (self.handle(node)?, self.handle(target_node)?);
+        if from.stat_if_exists(target_name).during("stat", target)?.is_none() {
+            return Ok(false);
+        }
+        self.create(&dir, name, path, |dir| dir.make_link(name, &from, target_name))?;
+        Ok(true)
+    }
+
+    /// The directory at `path`, made where it is only implied; symlinks of this changeset are
+    /// followed, inside the root.
+    pub(super) fn directory(&mut self, path: &LayerPath) -> Result<Node> {
+        if let Some(node) = self.tree.find(path) {
+            return Ok(node);
+        }
+        let node = self.walk(path, Missing::Make)?;
+        node.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("directory {path}")))
+    }
+
+    /// The directory at `path` where this changeset has it so far.
+    pub(super) fn existing_directory(&mut self, path: &LayerPath) -> Result<Option<Node>> {
+        match self.tree.find(path) {
+            Some(node) => Ok(Some(node)),
+            None => self.walk(path, Missing::Leave),
+        }
+    }
+
+    fn walk(&mut self, path: &LayerPath, missing: Missing) -> Result<Option<Node>> {
+        let mut names: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
+        let mut node = Tree::ROOT;
+        let mut hops = 0;
+        while let Some(name) = names.pop_front() {
+            if name == b".." {
+                let parent = self.tree.get(node).path.parent().unwrap_or_default();
+                node = self.tree.find(&parent).unwrap_or(Tree::ROOT);
+                continue;
+            }
+            let child = self.tree.get(node).path.join(&name);
+            if let Some(found) = self.tree.find(&child) {
+                node = found;
+                continue;
+            }
+            let dir = self.handle(node)?;
+            match dir.read_link(&name) {
+                Ok(target) => {
+                    hops += 1;
+                    if hops > HOPS {
+                        return Err(invalid(format!("too many symlinks on the way to {path}")));
+                    }
+                    if target.starts_with(b"/") {
+                        node = Tree::ROOT;
+                    }
+                    let parts = target.split(|&byte| byte == b'/');
+                    for part in parts.filter(|part| !matches!(*part, b"" | b".")).rev() {
+                        names.push_front(part.to_vec());
+                    }
+                    limits::check(names.len(), self.limits.depth, "names in a path")?;
+                }
+                Err(Errno::INVAL) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::INVAL) => {
+                    return Err(invalid(format!("{child} is no directory in this changeset")));
+                }
+                Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::NOENT) => {
+                    limits::check(
+                        child.components().count(),
+                        self.limits.depth,
+                        "names in a path",
+                    )?;
+                    dir.make_dir(&name, 0o700).during("create directory", &child)?;
+                    self.links.remove(&child);
+                    node = self.tree.add(node, child)?;
+                }
+                Err(error) => return Err(error).during("look up", &child),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// A directory, opened so that it can be resolved from.
+    pub(super) fn handle(&mut self, node: Node) -> Result<Rc<Dir>> {
+        if let Some((_, dir)) = self.handles.iter().find(|(open, _)| *open == node) {
+            return Ok(Rc::clone(dir));
+        }
+        let path = &self.tree.get(node).path;
+        let dir = Rc::new(self.root.descend_as_path(path).during("open directory", path)?);
+        if self.handles.len() == OPEN_DIRECTORIES {
+            self.handles.pop_back();
+        }
+        self.handles.push_front((node, Rc::clone(&dir)));
+        Ok(dir)
+    }
+}
+
+/// What is done at a directory that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Make,
+    Leave,
+}
+
+fn attributes(entry: Entry) -> Attributes {
+    let acls = [entry.acl_access, entry.acl_default];
+    Attributes { inode: entry.inode, atime: entry.atime, acls }
+}
+
+/// A path out of a changeset that makes no sense is bad data, not a bad argument.
+fn as_data(error: Error) -> Error {
+    invalid(error.to_string())
+}
