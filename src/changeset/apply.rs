@@ -1,8 +1,9 @@
 //! [`apply`]: a changeset into a directory.
 
-use std::cell::Cell;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ahead::read_ahead;
 use super::attributes::{Attach, Unkept};
 use super::limits::ApplyLimits;
 use super::reader::TarReader;
@@ -108,49 +109,23 @@ pub struct Applied {
 ///
 /// Source: OCI image-spec, layer.md.
 pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<Applied> {
-    let read = Cell::new(0);
+    let read = AtomicU64::new(0);
     let mut compressed = Hashing::new(Counted { inner: input, count: &read });
     let (compression, whole) = Compression::sniff(&mut compressed).during("read", "changeset")?;
     let mut plain = Hashing::new(compression.decoder(whole)?);
-    let split = options.side.map(SplitWriter::new).transpose()?;
-    let mut tar = TarReader::new(&mut plain, options.limits.clone(), split.is_some());
-    let attach = Attach::new(options.namespace, options.ownership);
-    let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
-
-    let mut entries = 0;
-    while let Some(entry) = tar.next()? {
-        entries += 1;
-        let name = entry.raw_path.clone();
-        unpack
-            .entry(entry, &mut tar)
-            .map_err(|error| error.within(format!("entry {:?}", name.shown())))?;
-        if entries % 64 == 0 {
-            report(options, Phase::Unpack, read.get(), entries)?;
-        }
-    }
-    tar.drain()?;
-    if let Some(mut split) = unpack.split.take() {
-        split.raw(&tar.take_kept())?;
-        unpack.split = Some(split);
-    }
-    let assumptions = unpack.finish()?;
-    if let Some(split) = unpack.split.take() {
-        split.finish()?;
-    }
-    let root = unpack.tree.get(Tree::ROOT);
-    let (opaque_root, explicit_root) = (root.opaque, root.is_explicit());
-    let content_bytes = unpack.content_bytes;
-    let (unkept, unkept_count) = unpack.attach.into_unkept();
-
+    let unpacked = read_ahead(&mut plain, |tar| unpack(tar, dir, options, &read))?;
     let (diff_digest, changeset_bytes, decoded) = plain.finish();
     drop(decoded);
     // Whatever stands behind the compressed data is part of the blob.
     io::copy(&mut compressed, &mut io::sink()).during("read", "changeset")?;
     let (digest, read_bytes, _) = compressed.finish();
-    report(options, Phase::Unpack, read_bytes, entries)?;
+    report(options, read_bytes, unpacked.entries)?;
     let diff_id = DiffId::new(diff_digest);
     expect(options.expected_digest, digest, "digest")?;
     expect(options.expected_diff_id, diff_id, "diff ID")?;
+    let Unpacked { entries, content_bytes, assumptions, opaque_root, explicit_root, unkept } =
+        unpacked;
+    let (unkept, unkept_count) = unkept;
     Ok(Applied {
         diff_id,
         changeset_bytes,
@@ -166,8 +141,60 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
     })
 }
 
-fn report(options: &ApplyOptions<'_>, phase: Phase, bytes: u64, entries: u64) -> Result<()> {
-    let subject = options.subject;
+/// What is known when the tar has come to its end.
+struct Unpacked {
+    entries: u64,
+    content_bytes: u64,
+    assumptions: Assumptions,
+    opaque_root: bool,
+    explicit_root: bool,
+    unkept: (Vec<Unkept>, u64),
+}
+
+/// Makes the files of a plain tar.
+fn unpack(
+    tar: &mut dyn Read,
+    dir: &Dir,
+    options: &ApplyOptions<'_>,
+    read: &AtomicU64,
+) -> Result<Unpacked> {
+    let split = options.side.map(SplitWriter::new).transpose()?;
+    let mut tar = TarReader::new(tar, options.limits.clone(), split.is_some());
+    let attach = Attach::new(options.namespace, options.ownership);
+    let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
+    let mut entries = 0;
+    while let Some(entry) = tar.next()? {
+        entries += 1;
+        let name = entry.raw_path.clone();
+        unpack
+            .entry(entry, &mut tar)
+            .map_err(|error| error.within(format!("entry {:?}", name.shown())))?;
+        while tar.skip_some()? {
+            unpack.keep(&mut tar)?;
+        }
+        if entries % 64 == 0 {
+            unpack.keep(&mut tar)?;
+            report(options, read.load(Ordering::Relaxed), entries)?;
+        }
+    }
+    unpack.keep(&mut tar)?;
+    while tar.drain_some()? {
+        unpack.keep(&mut tar)?;
+        options.watch.check()?;
+    }
+    let assumptions = unpack.finish()?;
+    if let Some(split) = unpack.split.take() {
+        split.finish()?;
+    }
+    let root = unpack.tree.get(Tree::ROOT);
+    let (opaque_root, explicit_root) = (root.opaque, root.is_explicit());
+    let content_bytes = unpack.content_bytes;
+    let unkept = unpack.attach.into_unkept();
+    Ok(Unpacked { entries, content_bytes, assumptions, opaque_root, explicit_root, unkept })
+}
+
+fn report(options: &ApplyOptions<'_>, bytes: u64, entries: u64) -> Result<()> {
+    let (subject, phase) = (options.subject, Phase::Unpack);
     options.watch.report(&Progress { subject, phase, bytes, total_bytes: None, entries })
 }
 
@@ -190,13 +217,13 @@ fn expect<T: PartialEq + std::fmt::Display>(
 /// Counts what is read, for whoever cannot reach the reader.
 struct Counted<'a, R> {
     inner: R,
-    count: &'a Cell<u64>,
+    count: &'a AtomicU64,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + read as u64);
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
 }

@@ -3,6 +3,7 @@
 //! Source: OCI image-spec, layer.md.
 
 mod acl;
+mod ahead;
 mod apply;
 mod attributes;
 mod content;

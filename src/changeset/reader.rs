@@ -60,7 +60,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// The bytes since the last payload, which are then forgotten.
+    /// The bytes since the last payload, or the last call, which are then forgotten.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
         self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -228,23 +228,29 @@ impl<R: Read> TarReader<R> {
         Ok(self.buffer.get(from..from + count).unwrap_or_default())
     }
 
-    /// Skips what is left of the current entry.
-    fn finish_entry(&mut self) -> Result<()> {
-        while self.remaining > 0 {
-            let piece = self.payload(u64::MAX)?.to_vec();
-            self.keep(&piece);
-        }
-        let padding = std::mem::take(&mut self.padding);
-        self.skip_padding(padding)
+    /// Skips a piece of the current entry's payload; `false` at its end.
+    pub(super) fn skip_some(&mut self) -> Result<bool> {
+        let piece = self.payload(u64::MAX)?.to_vec();
+        self.keep(&piece);
+        Ok(!piece.is_empty())
     }
 
-    /// Reads the stream to its end: what stands behind the archive counts for the diff ID.
-    pub(super) fn drain(&mut self) -> Result<()> {
-        while !self.at_end() || self.refill()? {
-            let piece = self.slice(u64::MAX)?.to_vec();
-            self.keep(&piece);
+    /// Reads a piece of what stands behind the archive, which counts for the diff ID; `false` at
+    /// the end of the stream.
+    pub(super) fn drain_some(&mut self) -> Result<bool> {
+        if self.at_end() && !self.refill()? {
+            return Ok(false);
         }
-        Ok(())
+        let piece = self.slice(u64::MAX)?.to_vec();
+        self.keep(&piece);
+        Ok(true)
+    }
+
+    /// Skips what is left of the current entry.
+    fn finish_entry(&mut self) -> Result<()> {
+        while self.skip_some()? {}
+        let padding = std::mem::take(&mut self.padding);
+        self.skip_padding(padding)
     }
 
     fn at_end(&self) -> bool {

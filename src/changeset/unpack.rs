@@ -85,6 +85,14 @@ impl<'a> Unpack<'a> {
         }
     }
 
+    /// Keeps the tar's own bytes since the last call.
+    pub(super) fn keep<R: Read>(&mut self, tar: &mut TarReader<R>) -> Result<()> {
+        match &mut self.split {
+            Some(split) => split.raw(&tar.take_kept()),
+            None => Ok(()),
+        }
+    }
+
     fn root_entry(&mut self, entry: Entry) -> Result<()> {
         if !entry.inode.kind.is_directory() {
             let kind = entry.inode.kind.name();
@@ -235,8 +243,8 @@ impl<'a> Unpack<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let open = |dir: &Dir| dir.open(name, flags, created_mode);
         let file = self.create(dir, name, path, open)?;
+        self.keep(tar)?;
         if let Some(split) = &mut self.split {
-            split.raw(&tar.take_kept())?;
             match &entry.body {
                 Body::Sparse(runs) => split.runs(path, runs)?,
                 _ if entry.payload > 0 => split.content(path, entry.payload)?,
