@@ -13,6 +13,8 @@ mod format;
 mod sys;
 
 pub mod changeset;
+#[cfg(feature = "image")]
+pub mod image;
 
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
