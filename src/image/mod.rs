@@ -1,8 +1,28 @@
 //! Container images as files: docker-archive and OCI image layout, read and written.
+mod config;
+mod docker;
 mod document;
+mod entry;
+mod files;
+mod oci;
 mod platform;
 mod reference;
+mod select;
+mod source;
+mod stream;
 mod tar_reader;
+mod write;
+mod write_docker;
+mod write_oci;
 
+pub use config::{
+    Commit, HistoryRow, commit_config, diff_ids, history_rows, parse_config, rfc3339,
+};
+pub use entry::{ImageEntry, LayerBlob};
 pub use platform::Platform;
 pub use reference::Reference;
+pub use source::{ImageSource, Opened, ReadOptions, open};
+pub use stream::{LayerSeen, LayerSink, read_stream};
+pub use write::{ImageToWrite, LayerSource, WriteOptions};
+pub use write_docker::write_docker_archive;
+pub use write_oci::{write_oci_dir, write_oci_tar};

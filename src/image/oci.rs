@@ -1,0 +1,407 @@
+//! The OCI image layout: from `index.json` by way of manifests to images.
+//!
+//! Source: OCI image-spec, image-layout.md, image-index.md, manifest.md. Docker's manifests of
+//! schema 2 differ in their media types alone.
+
+use std::collections::HashSet;
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType, OciLayout};
+
+use super::document::{self, check_size, invalid};
+use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig};
+use super::files::Files;
+use super::platform::Platform;
+use super::reference::Reference;
+use super::select::{self, Choice, Skipped};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer_path::LayerPath;
+
+/// The annotation that holds an image's whole name.
+pub(super) const FULL_NAME: &str = "io.containerd.image.name";
+
+/// The annotation that holds a tag, or what else the layout calls the image.
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The annotation of what is attached to an image and is none itself.
+const ATTACHED: &str = "vnd.docker.reference.type";
+
+/// The most manifests that are looked at.
+const MANIFEST_LIMIT: usize = 10_000;
+
+/// Reads the layout's images; `None` where there is no layout.
+pub(super) fn images(
+    files: &dyn Files,
+    platform: Option<&Platform>,
+    skipped: &mut Skipped,
+) -> Result<Option<Vec<ImageEntry>>> {
+    const INDEX: &str = "index.json";
+    let Some(bytes) = files.document(INDEX)? else {
+        return Ok(None);
+    };
+    check_version(files)?;
+    let index = parse_index(&bytes, INDEX)?;
+    let mut reader = Reader { files, seen: HashSet::new(), manifests: 0, skipped };
+    let mut images: Vec<ImageEntry> = Vec::new();
+    for group in by_name(index.manifests()) {
+        let mut leaves = Vec::new();
+        reader.seen.clear();
+        for descriptor in &group {
+            reader.collect(descriptor, INDEX, &mut leaves)?;
+        }
+        for leaf in select::choose(leaves, platform, reader.skipped)? {
+            let Some(mut image) = reader.image(&leaf)? else {
+                continue;
+            };
+            for descriptor in &group {
+                read_names(descriptor, &mut image);
+            }
+            add_image(&mut images, image);
+        }
+    }
+    Ok(Some(images))
+}
+
+/// Adds an image, or its names where the image is known: a layout lists it once for each name.
+fn add_image(images: &mut Vec<ImageEntry>, image: ImageEntry) {
+    let same = |known: &&mut ImageEntry| known.id == image.id && known.manifest == image.manifest;
+    let Some(known) = images.iter_mut().find(same) else {
+        images.push(image);
+        return;
+    };
+    for name in image.names {
+        add_name(known, name);
+    }
+    known.tag = known.tag.take().or(image.tag);
+}
+
+/// Adds a name that the image does not have yet.
+pub(super) fn add_name(image: &mut ImageEntry, name: Reference) {
+    if !image.names.contains(&name) {
+        image.names.push(name);
+    }
+}
+
+fn check_version(files: &dyn Files) -> Result<()> {
+    const FILE: &str = "oci-layout";
+    let Some(bytes) = files.document(FILE)? else {
+        return Ok(());
+    };
+    let layout: OciLayout = document::parse(&bytes, FILE, &[])?;
+    let version = layout.image_layout_version();
+    if version.starts_with("1.") {
+        return Ok(());
+    }
+    let message = format!("{FILE}: version {version:?} of the image layout is not known");
+    Err(Error::new(ErrorKind::Unsupported, message).hint("version 1.0.0 is read"))
+}
+
+/// Descriptors that have the same names, and so are one image for several platforms.
+fn by_name(descriptors: &[Descriptor]) -> Vec<Vec<&Descriptor>> {
+    type Names<'a> = (Option<&'a str>, Option<&'a str>);
+    let mut groups: Vec<(Names<'_>, Vec<&Descriptor>)> = Vec::new();
+    for descriptor in descriptors {
+        let key = (annotation(descriptor, FULL_NAME), annotation(descriptor, REF_NAME));
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(descriptor),
+            None => groups.push((key, vec![descriptor])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
+    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+}
+
+fn read_names(descriptor: &Descriptor, image: &mut ImageEntry) {
+    // The grammar of these annotations is wider than that of names; what is no name is no error.
+    if let Some(Ok(name)) = annotation(descriptor, FULL_NAME).map(str::parse) {
+        add_name(image, name);
+    }
+    match annotation(descriptor, REF_NAME) {
+        Some(text) if text.contains(['/', ':']) => {
+            if let Ok(name) = text.parse() {
+                add_name(image, name);
+            }
+        }
+        Some(text) => image.tag = image.tag.take().or_else(|| Some(text.to_owned())),
+        None => {}
+    }
+}
+
+/// A manifest that an index refers to.
+pub(super) struct Leaf {
+    descriptor: Descriptor,
+    digest: Digest,
+    referrer: String,
+}
+
+struct Reader<'a> {
+    files: &'a dyn Files,
+    /// Indexes that were read for the image that is looked for: each once, loops or not.
+    seen: HashSet<Digest>,
+    manifests: usize,
+    skipped: &'a mut Skipped,
+}
+
+impl Reader<'_> {
+    /// Adds the manifests that `descriptor` leads to, through any number of indexes.
+    fn collect(
+        &mut self,
+        descriptor: &Descriptor,
+        referrer: &str,
+        leaves: &mut Vec<Choice<Leaf>>,
+    ) -> Result<()> {
+        let mut pending = vec![(descriptor.clone(), referrer.to_owned())];
+        while let Some((descriptor, referrer)) = pending.pop() {
+            if self.is_attachment(&descriptor) {
+                continue;
+            }
+            let digest = digest_of(&descriptor, &referrer)?;
+            match kind_of(descriptor.media_type()) {
+                Manifest::Index => {
+                    if self.seen.insert(digest) {
+                        let bytes = self.blob(&descriptor, &digest, &referrer, "index")?;
+                        let name = format!("index {digest}");
+                        let index = parse_index(&bytes, &name)?;
+                        let inner = index.manifests().iter().rev().cloned();
+                        pending.extend(inner.map(|inner| (inner, name.clone())));
+                    }
+                }
+                Manifest::Image => leaves.extend(self.leaf(descriptor, digest, referrer)?),
+                Manifest::Schema1 => {
+                    let message = format!("{referrer}: manifest {digest} is of Docker's schema 1");
+                    return Err(Error::new(ErrorKind::Unsupported, message)
+                        .hint("save the image again with a tool of this decade"));
+                }
+                Manifest::Other => self.skipped.note(descriptor.media_type().as_ref()),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_attachment(&mut self, descriptor: &Descriptor) -> bool {
+        let unknown = descriptor.platform().as_ref().is_some_and(|platform| {
+            let platform = Platform::from(platform);
+            platform.os == "unknown" && platform.architecture == "unknown"
+        });
+        let attached = unknown || annotation(descriptor, ATTACHED).is_some();
+        if attached {
+            self.skipped.note("attestation");
+        }
+        attached
+    }
+
+    /// A manifest to choose from; `None` where it is of something else than an image.
+    fn leaf(
+        &mut self,
+        descriptor: Descriptor,
+        digest: Digest,
+        referrer: String,
+    ) -> Result<Option<Choice<Leaf>>> {
+        self.manifests += 1;
+        if self.manifests > MANIFEST_LIMIT {
+            let message = format!("{referrer}: more than {MANIFEST_LIMIT} manifests");
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        let present =
+            descriptor.data().is_some() || self.files.find(&blob_path(&digest))?.is_some();
+        let stated = descriptor.platform().as_ref().map(Platform::from);
+        let leaf = Leaf { descriptor, digest, referrer };
+        let missing = (!present).then(|| missing(&format!("manifest {digest}"), &leaf.referrer));
+        if stated.is_some() || !present {
+            return Ok(Some(Choice { item: leaf, platform: stated, missing }));
+        }
+        let (name, manifest) = self.manifest(&leaf)?;
+        if !self.is_image(&manifest) {
+            return Ok(None);
+        }
+        let platform = Platform::from(&self.config(&manifest, &name)?.parsed);
+        Ok(Some(Choice { item: leaf, platform: Some(platform), missing }))
+    }
+
+    fn is_image(&mut self, manifest: &ImageManifest) -> bool {
+        let config_type = manifest.config().media_type();
+        let is_image = is_image_config(config_type);
+        if !is_image {
+            self.skipped.note(manifest.artifact_type().as_ref().unwrap_or(config_type).as_ref());
+        }
+        is_image
+    }
+
+    fn manifest(&self, leaf: &Leaf) -> Result<(String, ImageManifest)> {
+        let bytes = self.blob(&leaf.descriptor, &leaf.digest, &leaf.referrer, "manifest")?;
+        let name = format!("manifest {}", leaf.digest);
+        refuse_field(&bytes, &name, "manifests")?;
+        let manifest = document::parse(&bytes, &name, &["layers"])?;
+        Ok((name, manifest))
+    }
+
+    fn config(&self, manifest: &ImageManifest, name: &str) -> Result<ReadConfig> {
+        let descriptor = manifest.config();
+        let digest = digest_of(descriptor, name)?;
+        let bytes = self.blob(descriptor, &digest, name, "config")?;
+        ReadConfig::parse(bytes, &format!("config {digest}"))
+    }
+
+    /// The image of a manifest; `None` where it is of something else.
+    fn image(&mut self, leaf: &Leaf) -> Result<Option<ImageEntry>> {
+        let (name, manifest) = self.manifest(leaf)?;
+        if !self.is_image(&manifest) {
+            return Ok(None);
+        }
+        let config = self.config(&manifest, &name)?;
+        config.check_layers(manifest.layers().len(), &format!("config {}", config.id), &name)?;
+        let pairs = manifest.layers().iter().zip(&config.diff_ids);
+        let layers = pairs.map(|(descriptor, diff_id)| {
+            let digest = digest_of(descriptor, &name)?;
+            let place = self.layer_place(descriptor, &digest, &name)?;
+            Ok(LayerBlob {
+                diff_id: *diff_id,
+                digest: Some(digest),
+                size: descriptor.size(),
+                media_type: Some(descriptor.media_type().to_string()),
+                place,
+            })
+        });
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let mut image = config.into_entry(layers);
+        image.manifest = Some(leaf.digest);
+        Ok(Some(image))
+    }
+
+    fn layer_place(&self, descriptor: &Descriptor, digest: &Digest, name: &str) -> Result<Place> {
+        let what = format!("layer {digest}");
+        let media_type = descriptor.media_type().as_ref();
+        if media_type.ends_with("+encrypted") {
+            return Err(Error::new(ErrorKind::Unsupported, format!("{name}: {what} is encrypted"))
+                .hint("decrypt the image first, with skopeo copy --decryption-key"));
+        }
+        if descriptor.data().is_some() {
+            return self.blob(descriptor, digest, name, "layer").map(Place::Embedded);
+        }
+        match self.files.find(&blob_path(digest))? {
+            Some(file) if file.size == descriptor.size() => Ok(Place::File(file.name)),
+            Some(file) => Err(wrong_size(&what, name, file.size, descriptor.size())),
+            None if is_foreign(media_type) => {
+                let urls = descriptor.urls().iter().flatten().map(String::as_str);
+                let urls = urls.collect::<Vec<_>>().join(", ");
+                Err(missing(&what, name).hint(format!(
+                    "the layer may not be distributed with the image; it is to be had at: {urls}"
+                )))
+            }
+            None => Err(missing(&what, name)),
+        }
+    }
+
+    /// The bytes of a small blob, checked against its size and digest.
+    fn blob(
+        &self,
+        descriptor: &Descriptor,
+        digest: &Digest,
+        referrer: &str,
+        kind: &str,
+    ) -> Result<Vec<u8>> {
+        let what = format!("{kind} {digest}");
+        check_size(descriptor.size(), &what)?;
+        let bytes = match descriptor.data() {
+            Some(data) => document::decode_base64(data)
+                .ok_or_else(|| invalid(referrer, format!("the data of {what} is no base64")))?,
+            None => {
+                let file = self.files.find(&blob_path(digest))?;
+                let file = file.ok_or_else(|| missing(&what, referrer))?;
+                if file.size != descriptor.size() {
+                    return Err(wrong_size(&what, referrer, file.size, descriptor.size()));
+                }
+                self.files.read(&file)?
+            }
+        };
+        if bytes.len() as u64 != descriptor.size() {
+            return Err(wrong_size(&what, referrer, bytes.len() as u64, descriptor.size()));
+        }
+        check_digest(&bytes, digest, &what)?;
+        Ok(bytes)
+    }
+}
+
+/// Fails where bytes are not those that a digest was taken of.
+pub(super) fn check_digest(bytes: &[u8], expected: &Digest, what: &str) -> Result<()> {
+    let found = Digest::of(bytes);
+    if found == *expected {
+        return Ok(());
+    }
+    let message = format!("{what}: its bytes have the digest {found}, expected {expected}");
+    Err(Error::new(ErrorKind::DigestMismatch, message).hint("the image is damaged: fetch it again"))
+}
+
+/// The error for a file that something refers to and that is not there.
+pub(super) fn missing(what: &str, referrer: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{what} is missing, to which {referrer} refers"))
+        .hint("the image is incomplete: fetch or save it again")
+}
+
+fn wrong_size(what: &str, referrer: &str, found: u64, stated: u64) -> Error {
+    invalid(what, format!("{found} bytes, but {referrer} states {stated}"))
+}
+
+/// Where a layout keeps a blob.
+pub(super) fn blob_path(digest: &Digest) -> LayerPath {
+    let blobs = LayerPath::root().join(b"blobs").join(b"sha256");
+    blobs.join(digest.hex().as_bytes())
+}
+
+fn digest_of(descriptor: &Descriptor, referrer: &str) -> Result<Digest> {
+    let text = descriptor.digest().as_ref();
+    text.parse().map_err(|error: Error| match error.kind() {
+        ErrorKind::InvalidInput => invalid(referrer, error),
+        _ => error.within(referrer),
+    })
+}
+
+fn parse_index(bytes: &[u8], name: &str) -> Result<ImageIndex> {
+    refuse_field(bytes, name, "layers")?;
+    refuse_field(bytes, name, "config")?;
+    document::parse(bytes, name, &["manifests"])
+}
+
+/// Fails for a document that can be read as an index and as a manifest, which would let one image
+/// pass for two.
+fn refuse_field(bytes: &[u8], name: &str, field: &str) -> Result<()> {
+    match document::parse_value(bytes, name)?.get(field) {
+        None => Ok(()),
+        Some(_) => Err(invalid(name, format!("has a field {field:?}, which its type has not"))),
+    }
+}
+
+/// What a descriptor in an index leads to.
+enum Manifest {
+    Index,
+    Image,
+    Schema1,
+    Other,
+}
+
+fn kind_of(media_type: &MediaType) -> Manifest {
+    match media_type {
+        MediaType::ImageIndex => Manifest::Index,
+        MediaType::ImageManifest => Manifest::Image,
+        MediaType::Other(other) => match other.as_str() {
+            "application/vnd.docker.distribution.manifest.list.v2+json" => Manifest::Index,
+            "application/vnd.docker.distribution.manifest.v2+json" => Manifest::Image,
+            "application/vnd.docker.distribution.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Manifest::Schema1,
+            _ => Manifest::Other,
+        },
+        _ => Manifest::Other,
+    }
+}
+
+fn is_image_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageConfig
+        || media_type.as_ref() == "application/vnd.docker.container.image.v1+json"
+}
+
+fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}
