@@ -151,8 +151,8 @@ impl From<Error> for io::Error {
         let kind = match error.kind() {
             ErrorKind::NotFound => io::ErrorKind::NotFound,
             ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
-            ErrorKind::Cancelled => io::ErrorKind::Interrupted,
             ErrorKind::InvalidData | ErrorKind::DigestMismatch => io::ErrorKind::InvalidData,
+            // Never `Interrupted`, not for a cancelled call either: the loops of std try that again.
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
@@ -261,6 +261,7 @@ mod tests {
     fn our_error_survives_a_trip_through_io() {
         let ours = Error::new(ErrorKind::Cancelled, "cancelled");
         let io: io::Error = ours.into();
+        assert_ne!(io.kind(), io::ErrorKind::Interrupted, "std would try again for ever");
         let back = Err::<(), _>(io).during("read", "blob").unwrap_err();
         assert_eq!(back.kind(), ErrorKind::Cancelled);
         assert_eq!(back.to_string(), "read blob: cancelled");
