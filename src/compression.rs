@@ -58,7 +58,7 @@ impl Compression {
         Ok(Decoder(match self {
             Self::None => Decoding::Plain(reader),
             #[cfg(feature = "gzip")]
-            Self::Gzip => Decoding::Gzip(gzip::Members::new(reader)),
+            Self::Gzip => Decoding::Gzip(Box::new(gzip::Members::new(reader))),
             #[cfg(feature = "zstd")]
             Self::Zstd => Decoding::Zstd(
                 zstd::stream::read::Decoder::new(reader).during("start", "zstd decoder")?,
@@ -128,7 +128,7 @@ pub struct Decoder<R: Read>(Decoding<R>);
 enum Decoding<R: Read> {
     Plain(R),
     #[cfg(feature = "gzip")]
-    Gzip(gzip::Members<R>),
+    Gzip(Box<gzip::Members<R>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::read::Decoder<'static, io::BufReader<R>>),
 }

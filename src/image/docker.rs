@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
+use super::descriptor::{check_digest, missing};
 use super::document::{self, invalid};
-use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig};
+use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig, add_image, add_name};
 use super::files::Files;
-use super::oci::{add_name, check_digest, missing};
 use super::platform::Platform;
 use super::reference::Reference;
 use crate::digest::{DiffId, Digest};
@@ -40,7 +40,7 @@ pub(super) fn images(
         let image = image(files, &item)?;
         let platform = image.platform();
         if wanted.is_none_or(|wanted| wanted.distance(&platform).is_some()) {
-            images.push(image);
+            add_image(&mut images, image);
         } else {
             others.push(platform);
         }

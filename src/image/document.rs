@@ -85,7 +85,7 @@ fn fill_list(value: &mut Value, path: &str) {
 /// Decodes base64 as RFC 4648, section 4, has it: padded, no line breaks.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
-    if bytes.len() % 4 != 0 {
+    if !bytes.len().is_multiple_of(4) {
         return None;
     }
     let digits = bytes.strip_suffix(b"==").or_else(|| bytes.strip_suffix(b"=")).unwrap_or(bytes);

@@ -123,3 +123,23 @@ impl ReadConfig {
         }
     }
 }
+
+/// Adds an image, or its names where the image is known: a layout lists it once for each name.
+pub(super) fn add_image(images: &mut Vec<ImageEntry>, image: ImageEntry) {
+    let same = |known: &&mut ImageEntry| known.id == image.id && known.manifest == image.manifest;
+    let Some(known) = images.iter_mut().find(same) else {
+        images.push(image);
+        return;
+    };
+    for name in image.names {
+        add_name(known, name);
+    }
+    known.tag = known.tag.take().or(image.tag);
+}
+
+/// Adds a name that the image does not have yet.
+pub(super) fn add_name(image: &mut ImageEntry, name: Reference) {
+    if !image.names.contains(&name) {
+        image.names.push(name);
+    }
+}

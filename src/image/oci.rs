@@ -5,23 +5,19 @@
 
 use std::collections::HashSet;
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType, OciLayout};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 
-use super::document::{self, check_size, invalid};
-use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig};
+use super::descriptor::{
+    FULL_NAME, Manifest, REF_NAME, annotation, blob_path, digest_of, is_foreign, is_image_config,
+    kind_of, missing, read_blob, wrong_size,
+};
+use super::document::{self, invalid};
+use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig, add_image, add_name};
 use super::files::Files;
 use super::platform::Platform;
-use super::reference::Reference;
 use super::select::{self, Choice, Skipped};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer_path::LayerPath;
-
-/// The annotation that holds an image's whole name.
-pub(super) const FULL_NAME: &str = "io.containerd.image.name";
-
-/// The annotation that holds a tag, or what else the layout calls the image.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The annotation of what is attached to an image and is none itself.
 const ATTACHED: &str = "vnd.docker.reference.type";
@@ -62,26 +58,6 @@ pub(super) fn images(
     Ok(Some(images))
 }
 
-/// Adds an image, or its names where the image is known: a layout lists it once for each name.
-fn add_image(images: &mut Vec<ImageEntry>, image: ImageEntry) {
-    let same = |known: &&mut ImageEntry| known.id == image.id && known.manifest == image.manifest;
-    let Some(known) = images.iter_mut().find(same) else {
-        images.push(image);
-        return;
-    };
-    for name in image.names {
-        add_name(known, name);
-    }
-    known.tag = known.tag.take().or(image.tag);
-}
-
-/// Adds a name that the image does not have yet.
-pub(super) fn add_name(image: &mut ImageEntry, name: Reference) {
-    if !image.names.contains(&name) {
-        image.names.push(name);
-    }
-}
-
 fn check_version(files: &dyn Files) -> Result<()> {
     const FILE: &str = "oci-layout";
     let Some(bytes) = files.document(FILE)? else {
@@ -108,10 +84,6 @@ fn by_name(descriptors: &[Descriptor]) -> Vec<Vec<&Descriptor>> {
         }
     }
     groups.into_iter().map(|(_, group)| group).collect()
-}
-
-fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
 }
 
 fn read_names(descriptor: &Descriptor, image: &mut ImageEntry) {
@@ -162,7 +134,8 @@ impl Reader<'_> {
             match kind_of(descriptor.media_type()) {
                 Manifest::Index => {
                     if self.seen.insert(digest) {
-                        let bytes = self.blob(&descriptor, &digest, &referrer, "index")?;
+                        let bytes =
+                            read_blob(self.files, &descriptor, &digest, &referrer, "index")?;
                         let name = format!("index {digest}");
                         let index = parse_index(&bytes, &name)?;
                         let inner = index.manifests().iter().rev().cloned();
@@ -231,7 +204,8 @@ impl Reader<'_> {
     }
 
     fn manifest(&self, leaf: &Leaf) -> Result<(String, ImageManifest)> {
-        let bytes = self.blob(&leaf.descriptor, &leaf.digest, &leaf.referrer, "manifest")?;
+        let bytes =
+            read_blob(self.files, &leaf.descriptor, &leaf.digest, &leaf.referrer, "manifest")?;
         let name = format!("manifest {}", leaf.digest);
         refuse_field(&bytes, &name, "manifests")?;
         let manifest = document::parse(&bytes, &name, &["layers"])?;
@@ -241,7 +215,7 @@ impl Reader<'_> {
     fn config(&self, manifest: &ImageManifest, name: &str) -> Result<ReadConfig> {
         let descriptor = manifest.config();
         let digest = digest_of(descriptor, name)?;
-        let bytes = self.blob(descriptor, &digest, name, "config")?;
+        let bytes = read_blob(self.files, descriptor, &digest, name, "config")?;
         ReadConfig::parse(bytes, &format!("config {digest}"))
     }
 
@@ -279,7 +253,7 @@ impl Reader<'_> {
                 .hint("decrypt the image first, with skopeo copy --decryption-key"));
         }
         if descriptor.data().is_some() {
-            return self.blob(descriptor, digest, name, "layer").map(Place::Embedded);
+            return read_blob(self.files, descriptor, digest, name, "layer").map(Place::Embedded);
         }
         match self.files.find(&blob_path(digest))? {
             Some(file) if file.size == descriptor.size() => Ok(Place::File(file.name)),
@@ -294,69 +268,6 @@ impl Reader<'_> {
             None => Err(missing(&what, name)),
         }
     }
-
-    /// The bytes of a small blob, checked against its size and digest.
-    fn blob(
-        &self,
-        descriptor: &Descriptor,
-        digest: &Digest,
-        referrer: &str,
-        kind: &str,
-    ) -> Result<Vec<u8>> {
-        let what = format!("{kind} {digest}");
-        check_size(descriptor.size(), &what)?;
-        let bytes = match descriptor.data() {
-            Some(data) => document::decode_base64(data)
-                .ok_or_else(|| invalid(referrer, format!("the data of {what} is no base64")))?,
-            None => {
-                let file = self.files.find(&blob_path(digest))?;
-                let file = file.ok_or_else(|| missing(&what, referrer))?;
-                if file.size != descriptor.size() {
-                    return Err(wrong_size(&what, referrer, file.size, descriptor.size()));
-                }
-                self.files.read(&file)?
-            }
-        };
-        if bytes.len() as u64 != descriptor.size() {
-            return Err(wrong_size(&what, referrer, bytes.len() as u64, descriptor.size()));
-        }
-        check_digest(&bytes, digest, &what)?;
-        Ok(bytes)
-    }
-}
-
-/// Fails where bytes are not those that a digest was taken of.
-pub(super) fn check_digest(bytes: &[u8], expected: &Digest, what: &str) -> Result<()> {
-    let found = Digest::of(bytes);
-    if found == *expected {
-        return Ok(());
-    }
-    let message = format!("{what}: its bytes have the digest {found}, expected {expected}");
-    Err(Error::new(ErrorKind::DigestMismatch, message).hint("the image is damaged: fetch it again"))
-}
-
-/// The error for a file that something refers to and that is not there.
-pub(super) fn missing(what: &str, referrer: &str) -> Error {
-    Error::new(ErrorKind::NotFound, format!("{what} is missing, to which {referrer} refers"))
-        .hint("the image is incomplete: fetch or save it again")
-}
-
-fn wrong_size(what: &str, referrer: &str, found: u64, stated: u64) -> Error {
-    invalid(what, format!("{found} bytes, but {referrer} states {stated}"))
-}
-
-/// Where a layout keeps a blob.
-pub(super) fn blob_path(digest: &Digest) -> LayerPath {
-    let blobs = LayerPath::root().join(b"blobs").join(b"sha256");
-    blobs.join(digest.hex().as_bytes())
-}
-
-fn digest_of(descriptor: &Descriptor, referrer: &str) -> Result<Digest> {
-    let text = descriptor.digest().as_ref();
-    text.parse().map_err(|error: Error| match error.kind() {
-        ErrorKind::InvalidInput => invalid(referrer, error),
-        _ => error.within(referrer),
-    })
 }
 
 fn parse_index(bytes: &[u8], name: &str) -> Result<ImageIndex> {
@@ -372,36 +283,4 @@ fn refuse_field(bytes: &[u8], name: &str, field: &str) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(invalid(name, format!("has a field {field:?}, which its type has not"))),
     }
-}
-
-/// What a descriptor in an index leads to.
-enum Manifest {
-    Index,
-    Image,
-    Schema1,
-    Other,
-}
-
-fn kind_of(media_type: &MediaType) -> Manifest {
-    match media_type {
-        MediaType::ImageIndex => Manifest::Index,
-        MediaType::ImageManifest => Manifest::Image,
-        MediaType::Other(other) => match other.as_str() {
-            "application/vnd.docker.distribution.manifest.list.v2+json" => Manifest::Index,
-            "application/vnd.docker.distribution.manifest.v2+json" => Manifest::Image,
-            "application/vnd.docker.distribution.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Manifest::Schema1,
-            _ => Manifest::Other,
-        },
-        _ => Manifest::Other,
-    }
-}
-
-fn is_image_config(media_type: &MediaType) -> bool {
-    *media_type == MediaType::ImageConfig
-        || media_type.as_ref() == "application/vnd.docker.container.image.v1+json"
-}
-
-fn is_foreign(media_type: &str) -> bool {
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
 }

@@ -2,7 +2,7 @@
 //!
 //! The documents that say what a file is stand behind the layers in most archives, so that is told
 //! by the file's first bytes: a tar header, or the magic of gzip or zstd, is a layer's; an opening
-//! brace is a document's, which is kept. When all has passed, the documents are read as in any
+//! brace is a document's, which is kept, as is all that is small. When all has passed, the documents are read as in any
 //! other archive and matched with what was seen.
 
 use std::fmt;
@@ -20,6 +20,10 @@ use crate::layer_path::LayerPath;
 
 /// How many bytes of documents are kept in memory, all together.
 const DOCUMENTS_LIMIT: u64 = 256 << 20;
+
+/// A file of no more bytes is kept whatever it looks like: what is wrong with it is then said by
+/// whoever needs it.
+const SMALL: u64 = 64 << 10;
 
 /// How many first bytes tell what a file is.
 const PREFIX: usize = 512;
@@ -135,7 +139,7 @@ impl Passed {
                 Err(error) if may_be_put_off(&error) => Kept::Refused(error),
                 Err(error) => return Err(error),
             }
-        } else if !looks_like_document(&prefix) {
+        } else if entry.size > SMALL && !looks_like_document(&prefix) {
             Kept::Nothing("is neither a document nor a layer")
         } else if entry.size > DOCUMENT_LIMIT || self.kept + entry.size > DOCUMENTS_LIMIT {
             Kept::Nothing("is too large to be kept")

@@ -310,3 +310,110 @@ fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let equals = record.iter().position(|&byte| byte == b'=')?;
     Some((record.get(..equals)?, record.get(equals + 1..)?, bytes.get(length..)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(archive: &[u8]) -> Result<Vec<String>> {
+        let mut reader = TarReader::new(Streamed(archive));
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next()? {
+            let name = entry.name.map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+            names.push(format!("{}={}", name.unwrap_or_default(), entry.size));
+        }
+        Ok(names)
+    }
+
+    fn entry(kind: u8, name: &str, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        let padding = vec![0; content.len().wrapping_neg() % 512];
+        [header.as_bytes(), content, &padding].concat()
+    }
+
+    fn record(key: &str, value: &str) -> String {
+        let rest = format!(" {key}={value}\n");
+        let length = |digits: usize| rest.len() + digits;
+        let digits = length(2).to_string().len().max(2);
+        format!("{}{rest}", length(digits))
+    }
+
+    #[test]
+    fn extended_headers_name_the_entry_behind_them() {
+        let long = "d/".repeat(200) + "file";
+        let odd = "new\nline=x";
+        let pax = |text: &str| entry(b'x', "pax", text.as_bytes());
+        let long_name = entry(b'L', "@LongLink", format!("{long}\0").as_bytes());
+        let archive = [
+            entry(b'g', "global", record("path", "ignored").as_bytes()),
+            pax(&(record("comment", odd) + &record("path", odd))),
+            entry(b'0', "short", b"12345"),
+            long_name,
+            entry(b'0', "short", b""),
+            entry(b'0', "../out", b"1"),
+            entry(b'5', "dir/", b""),
+            entry(b'7', "./contiguous", b"123"),
+        ]
+        .concat();
+        let expected = [
+            format!("{odd}=5"),
+            format!("{long}=0"),
+            "=1".into(),
+            "dir=0".into(),
+            "contiguous=3".into(),
+        ];
+        assert_eq!(names(&archive).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_size_that_ustar_cannot_hold_comes_from_pax() {
+        let mut file = entry(b'0', "f", b"");
+        file.extend([0; 1024]);
+        let archive = [entry(b'x', "pax", record("size", "1000").as_bytes()), file].concat();
+        assert_eq!(names(&archive).unwrap(), ["f=1000"]);
+    }
+
+    #[test]
+    fn malformed_headers_are_errors() {
+        let bad_records = ["5 a=b\n", "x a=b\n", "999 a=b\n", "0 a=b\n", "6 a=b", "5 ab\n", "\0"];
+        for bad in bad_records {
+            let archive = [entry(b'x', "p", bad.as_bytes()), entry(b'0', "f", b"")].concat();
+            assert_eq!(names(&archive).unwrap_err().kind(), ErrorKind::InvalidData, "{bad:?}");
+        }
+        let dangling = entry(b'x', "p", record("path", "x").as_bytes());
+        assert!(names(&dangling).is_err());
+        assert!(names(&[&dangling[..], &[0; 1024]].concat()).is_err());
+        let huge = entry(b'x', "p", &vec![b'x'; 2 << 20]);
+        assert_eq!(names(&huge).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        for size in [u64::MAX, i64::MAX as u64] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.set_cksum();
+            assert!(names(header.as_bytes()).is_err());
+        }
+        let mut spoilt = entry(b'0', "f", b"");
+        spoilt[0] ^= 1;
+        assert_eq!(names(&spoilt).unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn content_ends_with_its_entry() {
+        let archive = [entry(b'0', "a", b"first"), entry(b'0', "b", b"second")].concat();
+        let mut reader = TarReader::new(Streamed(&archive[..]));
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let mut bytes = Vec::new();
+            reader.content().read_to_end(&mut bytes).unwrap();
+            assert_eq!(archive[entry.offset as usize..][..bytes.len()], bytes);
+            found.push(bytes);
+        }
+        assert_eq!(found, [&b"first"[..], b"second"]);
+        let mut reader = TarReader::new(Streamed(&archive[..514]));
+        reader.next().unwrap();
+        assert!(reader.content().read_to_end(&mut Vec::new()).is_err());
+    }
+}
