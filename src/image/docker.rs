@@ -9,10 +9,13 @@ use super::files::Files;
 use super::platform::Platform;
 use super::reference::Reference;
 use crate::digest::{DiffId, Digest};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 
 const MANIFEST: &str = "manifest.json";
+
+/// The most images that an archive may have, and the most names of all of them.
+const LIMIT: usize = 10_000;
 
 /// One image of the archive.
 #[derive(Deserialize)]
@@ -62,8 +65,16 @@ pub(super) fn add_names(files: &dyn Files, images: &mut [ImageEntry]) -> Result<
 }
 
 fn items(files: &dyn Files) -> Result<Option<Vec<Item>>> {
-    let bytes = files.document(MANIFEST)?;
-    bytes.map(|bytes| document::parse(&bytes, MANIFEST, &[])).transpose()
+    let Some(bytes) = files.document(MANIFEST)? else {
+        return Ok(None);
+    };
+    let items: Vec<Item> = document::parse(&bytes, MANIFEST, &[])?;
+    let names: usize = items.iter().map(|item| item.repo_tags.len()).sum();
+    if items.len().max(names) > LIMIT {
+        let message = format!("{MANIFEST}: more than {LIMIT} images or names");
+        return Err(Error::new(ErrorKind::LimitExceeded, message));
+    }
+    Ok(Some(items))
 }
 
 fn names(item: &Item) -> Result<Vec<Reference>> {

@@ -1,4 +1,41 @@
 //! Container images as files: docker-archive and OCI image layout, read and written.
+//!
+//! What `docker save`, `podman save`, `skopeo copy` and `buildx` write is read: archives of Docker's
+//! old layout and of its new one, and OCI image layouts as a directory or an archive. Nothing is
+//! unpacked here; layers come and go as streams of bytes.
+//!
+//! | to read | |
+//! |---|---|
+//! | a directory or a plain archive | [`open`] gives an [`ImageSource`]: layers in any order, by any number of threads |
+//! | a compressed archive, a pipe, standard input | [`read_stream`]: layers go to a [`LayerSink`] as they pass, none waits in a temporary file |
+//!
+//! Either gives an [`ImageEntry`] for each image: its config's bytes as they are stored, its names,
+//! its layers with their diff IDs. Manifests, indexes and configs are verified against their
+//! digests; an index for several machines is resolved to the image for one [`Platform`]. Layers are
+//! verified by whoever reads them, against what their [`LayerBlob`] says.
+//!
+//! | to write | |
+//! |---|---|
+//! | [`write_oci_tar`] | an archive that `podman load`, `skopeo`, and `docker load` take |
+//! | [`write_oci_dir`] | a layout, new or one more image in it |
+//! | [`write_docker_archive`] | as `docker save` |
+//!
+//! The same images give the same bytes, and a layer that is not what its diff ID says is an error.
+//! [`commit_config`] makes the config of an image with one more layer, [`history_rows`] pairs the
+//! steps of an image's history with its layers, and a [`Reference`] is an image's name.
+//!
+//! ```
+//! use overlay2::image::{ImageSource, Opened, ReadOptions, open};
+//!
+//! fn list(path: &str) -> overlay2::Result<()> {
+//!     if let Opened::Source(source) = open(path, &ReadOptions::default())? {
+//!         for image in source.images() {
+//!             println!("{} {:?}: {} layers", image.id, image.names, image.layers.len());
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
 mod config;
 mod descriptor;
 mod docker;

@@ -3,7 +3,7 @@
 //! Source: OCI image-spec, image-layout.md, image-index.md, manifest.md. Docker's manifests of
 //! schema 2 differ in their media types alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 
@@ -49,7 +49,8 @@ pub(super) fn images(
             let Some(mut image) = reader.image(&leaf)? else {
                 continue;
             };
-            for descriptor in &group {
+            // All of a group have the same names.
+            if let Some(descriptor) = group.first() {
                 read_names(descriptor, &mut image);
             }
             add_image(&mut images, image);
@@ -74,16 +75,17 @@ fn check_version(files: &dyn Files) -> Result<()> {
 
 /// Descriptors that have the same names, and so are one image for several platforms.
 fn by_name(descriptors: &[Descriptor]) -> Vec<Vec<&Descriptor>> {
-    type Names<'a> = (Option<&'a str>, Option<&'a str>);
-    let mut groups: Vec<(Names<'_>, Vec<&Descriptor>)> = Vec::new();
+    let mut groups: Vec<Vec<&Descriptor>> = Vec::new();
+    let mut known = HashMap::new();
     for descriptor in descriptors {
-        let key = (annotation(descriptor, FULL_NAME), annotation(descriptor, REF_NAME));
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(descriptor),
-            None => groups.push((key, vec![descriptor])),
+        let names = (annotation(descriptor, FULL_NAME), annotation(descriptor, REF_NAME));
+        let group = *known.entry(names).or_insert(groups.len());
+        match groups.get_mut(group) {
+            Some(group) => group.push(descriptor),
+            None => groups.push(vec![descriptor]),
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
 fn read_names(descriptor: &Descriptor, image: &mut ImageEntry) {

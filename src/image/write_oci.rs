@@ -45,7 +45,7 @@ pub(super) struct Written<'a> {
 ///
 /// # Errors
 /// As [`write_docker_archive`](super::write_docker_archive);
-/// [`ErrorKind::Unsupported`] where this build lacks the compression.
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where this build lacks the compression.
 pub fn write_oci_tar(
     out: &mut dyn Write,
     images: &[ImageToWrite<'_>],

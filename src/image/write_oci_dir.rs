@@ -28,7 +28,7 @@ use crate::sys::remove::remove_tree;
 /// name, in one step too; others who add to it at the same time are waited for.
 ///
 /// # Errors
-/// As [`write_oci_tar`]; [`ErrorKind::AlreadyExists`] where `path` holds something else. Nothing is
+/// As [`write_oci_tar`](super::write_oci_tar); [`ErrorKind::AlreadyExists`] where `path` holds something else. Nothing is
 /// left behind but blobs that no index names, in a layout that was there before.
 pub fn write_oci_dir(
     path: impl AsRef<Path>,

@@ -87,8 +87,10 @@ fn images_that_share_layers_are_written_together() {
     }
 }
 
+type Lie = fn(&[u8]) -> Result<Vec<u8>>;
+
 /// A source that does not give what it was asked for.
-struct Liar<'a>(&'a Sample, fn(&[u8]) -> Result<Vec<u8>>);
+struct Liar<'a>(&'a Sample, Lie);
 
 impl LayerSource for Liar<'_> {
     fn size(&self, layer: &DiffId) -> Result<u64> {
@@ -109,7 +111,7 @@ impl LayerSource for Liar<'_> {
 fn a_layer_that_is_not_what_its_diff_id_says_is_refused_and_nothing_is_left() {
     let sample = Sample::new(&["a"]);
     let images = [ImageToWrite { config: &sample.config, names: &[] }];
-    let lies: [(fn(&[u8]) -> Result<Vec<u8>>, ErrorKind); 4] = [
+    let lies: [(Lie, ErrorKind); 4] = [
         (|bytes| Ok(bytes.iter().map(|byte| byte ^ 1).collect()), ErrorKind::DigestMismatch),
         (|bytes| Ok(bytes[1..].to_vec()), ErrorKind::DigestMismatch),
         (|bytes| Ok([bytes, b"x"].concat()), ErrorKind::InvalidData),
