@@ -12,6 +12,8 @@ mod watch;
 mod format;
 mod sys;
 
+pub mod mount;
+
 pub mod changeset;
 #[cfg(feature = "image")]
 pub mod image;

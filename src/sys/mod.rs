@@ -9,6 +9,8 @@ pub(crate) mod dir;
 pub(crate) mod durable;
 pub(crate) mod inode_io;
 pub(crate) mod lock;
+pub(crate) mod mount;
+pub(crate) mod mountinfo;
 pub(crate) mod remove;
 pub(crate) mod xattr;
 

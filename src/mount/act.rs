@@ -1,0 +1,255 @@
+//! Carries a plan out; decides nothing but which of the kernel's ways is there.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::classic;
+use super::options::{MountAccess, Restrictions, Way};
+use super::plan::{Kind, MountPlan};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::sys::Dir;
+use crate::sys::mount::{self, Context};
+
+/// A directory of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// The directory, open.
+    pub dir: &'a Dir,
+    /// The path by which messages, and kernels before 6.13, know it.
+    pub path: &'a Path,
+}
+
+/// The directories that are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Upper<'a> {
+    /// What is changed, and the marks of what is deleted.
+    pub upper: Layer<'a>,
+    /// The kernel's own, on the same file system.
+    pub work: Layer<'a>,
+}
+
+/// A mount that is attached nowhere: only whoever holds this can reach it, and it goes when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Mounted(OwnedFd);
+
+impl MountPlan {
+    /// Mounts the layers, topmost first, with or without an UpperDir as was planned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PermissionDenied`] where the process may not mount; what else the kernel
+    /// answers, with its own words where it has any.
+    pub fn mount(&self, layers: &[Layer<'_>], upper: Option<Upper<'_>>) -> Result<Mounted> {
+        let planned = match &self.kind {
+            Kind::Overlay { upper, .. } => *upper,
+            Kind::Bind => false,
+        };
+        if layers.len() != self.layers || upper.is_some() != planned {
+            return Err(Error::new(ErrorKind::InvalidInput, "other parts than were planned"));
+        }
+        let attributes = attributes(self.options.restrict, self.options.access);
+        match &self.kind {
+            Kind::Bind => bind(layers, attributes).map(Mounted),
+            Kind::Overlay { list, .. } => {
+                overlay(layers, upper, list, self.options.way, attributes).map(Mounted)
+            }
+        }
+    }
+}
+
+impl Mounted {
+    /// The root of the mounted tree.
+    ///
+    /// # Errors
+    /// Where no more descriptors can be had.
+    pub fn root(&self) -> Result<Dir> {
+        let dir = self.0.try_clone().during("duplicate", "mount")?;
+        // A mount's own descriptor is one that only resolves; this one can be read.
+        Dir::from_fd(dir)
+            .descend(&crate::layer_path::LayerPath::root())
+            .during("open", "root of the mount")
+    }
+
+    /// Puts the mount at the directory `target`, where it stays when the process ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where there is no such directory.
+    pub fn attach(self, target: &Path) -> Result<()> {
+        let at = mount::open_target(target).during("open mount point", target)?;
+        mount::attach(self.0.as_fd(), &at).during("attach mount at", target)
+    }
+}
+
+impl AsFd for Mounted {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Mounted> for OwnedFd {
+    fn from(mounted: Mounted) -> Self {
+        mounted.0
+    }
+}
+
+/// Unmounts what is mounted at `target`; the directory itself stays.
+///
+/// # Errors
+/// [`ErrorKind::InUse`] where a process works in it or has a file of it open;
+/// [`ErrorKind::NotFound`] where nothing is mounted there.
+pub fn unmount(target: &Path) -> Result<()> {
+    match mount::unmount(target) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(Error::os(Errno::BUSY, "unmount", target).hint(
+            "a process has its working directory or an open file in it, or something is mounted \
+             inside: fuser -vm tells which",
+        )),
+        Err(Errno::INVAL) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("unmount {}: nothing is mounted there", target.display()),
+        )),
+        Err(error) => Err(error).during("unmount", target),
+    }
+}
+
+/// Takes what is mounted at `target` out of the tree at once; it goes when its last user does.
+///
+/// # Errors
+/// As the kernel answers.
+pub fn detach(target: &Path) -> Result<()> {
+    mount::detach(target).during("unmount", target)
+}
+
+fn attributes(restrict: Restrictions, access: MountAccess) -> MountAttrFlags {
+    let mut flags = MountAttrFlags::empty();
+    for (wanted, flag) in [
+        (restrict.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (restrict.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (restrict.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (access == MountAccess::ReadOnly, MountAttrFlags::MOUNT_ATTR_RDONLY),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    flags
+}
+
+fn bind(layers: &[Layer<'_>], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let layer = layers.first().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no layer"))?;
+    let tree = mount::clone_tree(layer.dir).map_err(|error| refused(error, "bind", layer.path))?;
+    mount::set_attributes(tree.as_fd(), attributes)
+        .during("set attributes of mount of", layer.path)?;
+    Ok(tree)
+}
+
+type List = [(&'static str, Option<&'static str>)];
+
+fn overlay(
+    layers: &[Layer<'_>],
+    upper: Option<Upper<'_>>,
+    list: &List,
+    way: Way,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    if way == Way::Classic {
+        return classic::overlay(layers, upper, list, attributes);
+    }
+    let context = match Context::overlay() {
+        Ok(context) => context,
+        Err(Errno::NOSYS) if way == Way::Best => {
+            return classic::overlay(layers, upper, list, attributes);
+        }
+        Err(error) => return Err(refused(error, "mount", Path::new("overlay"))),
+    };
+    let by_descriptor = match way {
+        Way::Strings => false,
+        _ => match first_layer(&context, layers) {
+            Ok(()) => true,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) if way == Way::Best => false,
+            Err(error) => return Err(failed(&context, error)),
+        },
+    };
+    let configured = if by_descriptor {
+        hand_over(&context, layers, upper)
+    } else {
+        match name(&context, layers, upper) {
+            // Before Linux 6.5 layers could not be named one by one.
+            Err(Errno::INVAL) if way == Way::Best => {
+                return classic::overlay(layers, upper, list, attributes);
+            }
+            other => other,
+        }
+    };
+    configured
+        .and_then(|()| {
+            list.iter().try_for_each(|(key, value)| match value {
+                Some(value) => context.string(key, value.as_bytes()),
+                None => context.flag(key),
+            })
+        })
+        .and_then(|()| context.mount(attributes))
+        .map_err(|error| failed(&context, error))
+}
+
+fn first_layer(context: &Context, layers: &[Layer<'_>]) -> Result<(), Errno> {
+    let first = layers.first().ok_or(Errno::INVAL)?;
+    context.descriptor("lowerdir+", first.dir.as_fd())
+}
+
+/// Hands over what is left after the first layer.
+fn hand_over(
+    context: &Context,
+    layers: &[Layer<'_>],
+    upper: Option<Upper<'_>>,
+) -> Result<(), Errno> {
+    for layer in layers.iter().skip(1) {
+        context.descriptor("lowerdir+", layer.dir.as_fd())?;
+    }
+    let Some(Upper { upper, work }) = upper else { return Ok(()) };
+    context.descriptor("upperdir", upper.dir.as_fd())?;
+    context.descriptor("workdir", work.dir.as_fd())
+}
+
+fn name(context: &Context, layers: &[Layer<'_>], upper: Option<Upper<'_>>) -> Result<(), Errno> {
+    use std::os::unix::ffi::OsStrExt;
+    let text = |layer: &Layer<'_>| layer.path.as_os_str().as_bytes().to_vec();
+    for layer in layers {
+        context.string("lowerdir+", &text(layer))?;
+    }
+    let Some(Upper { upper, work }) = upper else { return Ok(()) };
+    context.string("upperdir", &classic::escape_upper(&text(&upper)))?;
+    context.string("workdir", &classic::escape_upper(&text(&work)))
+}
+
+/// An error with what the kernel said of it.
+fn failed(context: &Context, error: Errno) -> Error {
+    let messages = context.messages();
+    let error = refused(error, "mount", Path::new("overlay"));
+    match messages.is_empty() {
+        true => error,
+        false => error.within(messages.join("; ")),
+    }
+}
+
+/// An error with what would help.
+pub(super) fn refused(error: Errno, doing: &str, what: &Path) -> Error {
+    let help = match error {
+        Errno::PERM | Errno::ACCESS => {
+            Some("mounting needs root, or a user namespace: run it through overlay2 unshare")
+        }
+        Errno::NODEV => Some("this kernel has no overlayfs: load the module overlay"),
+        Errno::BUSY => Some("another mount uses the same UpperDir or WorkDir"),
+        Errno::LOOP => Some("the same directory stands in the stack twice"),
+        Errno::STALE => Some("the UpperDir was used with other layers before"),
+        _ => None,
+    };
+    let error = Error::os(error, doing, what);
+    match help {
+        Some(help) => error.hint(help),
+        None => error,
+    }
+}

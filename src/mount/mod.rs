@@ -1,0 +1,30 @@
+//! Stacks mounted on the kernel's overlayfs: a pure plan, then a thin act.
+//!
+//! ```no_run
+//! use overlay2::mount::{self, Layer, MountOptions, Parts, Upper};
+//! use overlay2::{Dir, Namespace};
+//! use std::path::Path;
+//!
+//! let parts = Parts { layers: 1, upper: true, namespace: Namespace::Trusted };
+//! let plan = mount::plan(parts, &MountOptions::default())?;
+//! let open = |path: &str| Dir::open_ambient(path);
+//! let (lower, upper, work) = (open("lower")?, open("upper")?, open("work")?);
+//! let layer = |dir, path| Layer { dir, path: Path::new(path) };
+//! let writable = Upper { upper: layer(&upper, "upper"), work: layer(&work, "work") };
+//! let mounted = plan.mount(&[layer(&lower, "lower")], Some(writable))?;
+//! mounted.attach(Path::new("merged"))?;
+//! # Ok::<(), overlay2::Error>(())
+//! ```
+
+mod act;
+mod classic;
+mod find;
+mod options;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use act::{Layer, Mounted, Upper, detach, unmount};
+pub use find::{MountEntry, at, overlays, with_upper};
+pub use options::{MountAccess, MountOptions, Restrictions, Syncing, Way};
+pub use plan::{MAX_LAYERS, MountPlan, Parts, plan};

@@ -1,0 +1,163 @@
+//! Real mounts, none of them attached anywhere but where a test says so.
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::format::Namespace;
+use crate::sys::Dir;
+use std::path::{Path, PathBuf};
+
+/// Layers with one file each, `fN`, and a file `top` that each of them has.
+struct Stack {
+    root: tempfile::TempDir,
+    layers: Vec<(Dir, PathBuf)>,
+}
+
+impl Stack {
+    fn new(count: usize, name: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let make = |number: usize| {
+            let path = root.path().join(format!("{name}{number}"));
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join(format!("f{number}")), "").unwrap();
+            std::fs::write(path.join("top"), number.to_string()).unwrap();
+            (Dir::open_ambient(&path).unwrap(), path)
+        };
+        let layers = (0..count).map(make).collect();
+        for name in ["upper", "work"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        Self { root, layers }
+    }
+
+    fn mount(&self, upper: bool, options: &MountOptions) -> crate::Result<Mounted> {
+        let namespace = crate::mount::tests::namespace();
+        let parts = Parts { layers: self.layers.len(), upper, namespace };
+        let plan = plan(parts, options)?;
+        let layers: Vec<_> = self.layers.iter().map(|(dir, path)| Layer { dir, path }).collect();
+        let paths = [self.root.path().join("upper"), self.root.path().join("work")];
+        let [up, work] = paths.each_ref().map(|path| Dir::open_ambient(path).unwrap());
+        let [up_path, work_path] = &paths;
+        let writable = Upper {
+            upper: Layer { dir: &up, path: up_path },
+            work: Layer { dir: &work, path: work_path },
+        };
+        plan.mount(&layers, upper.then_some(writable))
+    }
+}
+
+fn namespace() -> Namespace {
+    Namespace::Trusted
+}
+
+/// Whether this process may mount; said by name where it may not.
+fn may_mount(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    eprintln!("SKIP {test}: mounting needs root");
+    false
+}
+
+fn read(mounted: &Mounted, name: &str) -> String {
+    use std::io::Read;
+    let root = mounted.root().unwrap();
+    let mut text = String::new();
+    let mut file = root.open(name.as_bytes(), rustix::fs::OFlags::RDONLY, 0).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
+}
+
+const WAYS: [Way; 4] = [Way::Best, Way::Descriptors, Way::Strings, Way::Classic];
+
+#[test]
+fn e41_any_number_of_layers_on_every_way() {
+    if !may_mount("e41_any_number_of_layers_on_every_way") {
+        return;
+    }
+    for count in [1, 2, 128, 500] {
+        let stack = Stack::new(count, "l");
+        for way in WAYS {
+            if way == Way::Classic && count > 64 {
+                let options = MountOptions { way, ..Default::default() };
+                let error = stack.mount(true, &options).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+                continue;
+            }
+            let options = MountOptions { way, ..Default::default() };
+            let mounted = stack.mount(true, &options).unwrap();
+            assert_eq!(read(&mounted, "top"), "0", "{count} {way:?}");
+            assert_eq!(mounted.root().unwrap().entries().unwrap().len(), count + 1);
+            drop(mounted);
+            let options = MountOptions { access: MountAccess::ReadOnly, ..options };
+            let mounted = stack.mount(false, &options).unwrap();
+            assert_eq!(mounted.root().unwrap().entries().unwrap().len(), count + 1);
+        }
+    }
+}
+
+#[test]
+fn e40_odd_names_on_every_way() {
+    if !may_mount("e40_odd_names_on_every_way") {
+        return;
+    }
+    for name in ["a:b", "a,b", "a\\b", "a b", "a\nb", ":,\\ \n", "lowerdir=x,upperdir=y"] {
+        let stack = Stack::new(3, name);
+        for way in WAYS {
+            let options = MountOptions { way, ..Default::default() };
+            let mounted =
+                stack.mount(true, &options).unwrap_or_else(|e| panic!("{name:?} {way:?} {e}"));
+            assert_eq!(read(&mounted, "top"), "0", "{name:?} {way:?}");
+        }
+    }
+}
+
+#[test]
+fn a_read_only_view_cannot_be_written() {
+    if !may_mount("a_read_only_view_cannot_be_written") {
+        return;
+    }
+    for count in [1, 2] {
+        let stack = Stack::new(count, "l");
+        let options = MountOptions { access: MountAccess::ReadOnly, ..Default::default() };
+        let mounted = stack.mount(false, &options).unwrap();
+        let refused = mounted.root().unwrap().make_dir(b"new", 0o755);
+        assert_eq!(refused, Err(rustix::io::Errno::ROFS));
+    }
+}
+
+#[test]
+fn an_attached_mount_is_found_and_goes() {
+    if !may_mount("an_attached_mount_is_found_and_goes") {
+        return;
+    }
+    let stack = Stack::new(2, "l:,");
+    let target = stack.root.path().join("merged");
+    std::fs::create_dir(&target).unwrap();
+    let volatile = MountOptions { syncing: Syncing::Volatile, ..Default::default() };
+    stack.mount(true, &volatile).unwrap().attach(&target).unwrap();
+    let found = with_upper(&stack.root.path().join("upper")).unwrap();
+    assert_eq!(
+        found.iter().map(|entry| entry.target.as_path()).collect::<Vec<_>>(),
+        [target.as_path()]
+    );
+    assert!(found[0].volatile && at(&target).unwrap().is_some());
+    let busy = std::fs::File::open(target.join("top")).unwrap();
+    assert_eq!(unmount(&target).unwrap_err().kind(), ErrorKind::InUse);
+    drop(busy);
+    unmount(&target).unwrap();
+    assert_eq!(unmount(&target).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(at(&target).unwrap(), None);
+}
+
+#[test]
+fn the_kernels_reason_is_told() {
+    if !may_mount("the_kernels_reason_is_told") {
+        return;
+    }
+    let mut stack = Stack::new(2, "l");
+    // The same directory twice.
+    let path: &Path = &stack.layers[0].1.clone();
+    stack.layers.push((Dir::open_ambient(path).unwrap(), path.to_owned()));
+    let error = stack.mount(true, &MountOptions::default()).unwrap_err();
+    assert!(error.raw_os_error() == Some(40) && error.help().is_some(), "{error}");
+}

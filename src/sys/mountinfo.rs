@@ -1,0 +1,100 @@
+//! `/proc/self/mountinfo`: the mounts that the process sees.
+//!
+//! Source: proc_pid_mountinfo(5).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::dir::SysResult;
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountInfo {
+    pub(crate) target: PathBuf,
+    pub(crate) file_system: Vec<u8>,
+    /// The options of the file system, commas between them, escaped as the kernel escapes them.
+    options: Vec<u8>,
+}
+
+impl MountInfo {
+    /// The value of an option of the file system.
+    pub(crate) fn option(&self, key: &str) -> Option<Vec<u8>> {
+        self.options.split(|&byte| byte == b',').find_map(|option| {
+            let value = option.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
+            Some(unescape(value))
+        })
+    }
+
+    /// Whether the file system has an option without a value.
+    pub(crate) fn has(&self, flag: &str) -> bool {
+        self.options.split(|&byte| byte == b',').any(|option| option == flag.as_bytes())
+    }
+}
+
+/// All mounts that the process sees, in the order of the kernel.
+pub(crate) fn read() -> SysResult<Vec<MountInfo>> {
+    let text = std::fs::read("/proc/self/mountinfo")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
+}
+
+fn parse(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let target = fields.nth(4)?;
+    // Any number of optional fields, then a dash.
+    fields.find(|field| *field == b"-")?;
+    let file_system = fields.next()?;
+    let options = fields.nth(1)?;
+    Some(MountInfo {
+        target: OsString::from_vec(unescape(target)).into(),
+        file_system: file_system.to_vec(),
+        options: options.to_vec(),
+    })
+}
+
+/// Resolves `\` and three octal digits.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let byte = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match byte {
+            Some(byte) => {
+                out.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => out.push(first),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let line =
+            br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        let info = parse(line).unwrap();
+        assert_eq!(info.target, PathBuf::from("/mnt 2"));
+        assert_eq!(info.file_system, b"ext3");
+        assert_eq!(info.option("errors").unwrap(), b"continue");
+        assert!(info.has("rw") && !info.has("errors"));
+        assert_eq!(parse(b""), None);
+        assert_eq!(unescape(br"a\134b\012c\x"), b"a\\b\nc\\x");
+    }
+
+    #[test]
+    fn the_root_is_mounted() {
+        assert!(read().unwrap().iter().any(|info| info.target == PathBuf::from("/")));
+    }
+}
