@@ -49,6 +49,7 @@ pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
 
 fn entry(info: MountInfo) -> MountEntry {
     let upper = info.option("upperdir").map(|path| OsString::from_vec(path).into());
-    let volatile = info.has("volatile");
+    // Linux 6.18 spells it the second way.
+    let volatile = info.has("volatile") || info.has("fsync=volatile");
     MountEntry { target: info.target, upper, volatile }
 }
