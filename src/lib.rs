@@ -17,6 +17,7 @@ pub mod mount;
 pub mod changeset;
 #[cfg(feature = "image")]
 pub mod image;
+pub mod store;
 
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
@@ -25,6 +26,7 @@ pub use format::{Assumptions, LowerLink, Namespace};
 pub use id_map::{IdMap, IdRange};
 pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;
+pub use store::{ContainerId, LayerKey, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;
 pub use watch::{Observer, Phase, Progress, Watch};

@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, Timespec,
-    Timestamps,
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, StatxAttributes,
+    StatxFlags, Timespec, Timestamps,
 };
 use rustix::io::Errno;
 
@@ -73,6 +73,35 @@ impl Dir {
     /// Opens the directory `name` for reading.
     pub(crate) fn child(&self, name: &[u8]) -> SysResult<Self> {
         rustix::fs::openat(&self.0, name, OFlags::RDONLY | DIRECTORY, Mode::empty()).map(Self)
+    }
+
+    /// Opens the directory `name` for reading; fails with EXDEV where something is mounted on it.
+    pub(crate) fn child_of_same_mount(&self, name: &[u8]) -> SysResult<Self> {
+        let (flags, resolve) = (OFlags::RDONLY | DIRECTORY, BENEATH | ResolveFlags::NO_XDEV);
+        match rustix::fs::openat2(&self.0, name, flags, Mode::empty(), resolve) {
+            Ok(fd) => Ok(Self(fd)),
+            Err(Errno::NOSYS | Errno::PERM) if self.is_mount_point(name)? => Err(Errno::XDEV),
+            Err(Errno::NOSYS | Errno::PERM) => self.child(name),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether something is mounted on `name`, in the mount namespace of this process.
+    pub(crate) fn is_mount_point(&self, name: &[u8]) -> SysResult<bool> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let seen = rustix::fs::statx(&self.0, name, flags, StatxFlags::empty())?;
+        if seen.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+        }
+        // Before Linux 5.8: another device tells nearly every mount.
+        Ok(self.stat(name)?.st_dev != self.stat_self()?.st_dev)
+    }
+
+    /// Whether `name` is this very file or directory, and not another one of that name.
+    pub(crate) fn names(&self, name: &[u8], file: impl AsFd) -> SysResult<bool> {
+        let held = rustix::fs::fstat(file)?;
+        let named = self.stat_if_exists(name)?;
+        Ok(named.is_some_and(|named| (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)))
     }
 
     /// Opens the directory `name` so that it can be resolved from, but not read (`O_PATH`): works

@@ -1,11 +1,11 @@
 //! Advisory locks that end with the descriptor that holds them, so with its process at the latest.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::dir::SysResult;
+use super::dir::{Dir, SysResult};
 
 /// Whether others may hold the same lock meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,10 @@ pub(crate) enum Mode {
 /// A lock that is held; dropping it releases it.
 ///
 /// It is a `flock` on a file or directory: on an open file description, so that two threads of one
-/// process exclude each other as two processes do, and it follows the inode through renames.
+/// process exclude each other as two processes do, and it follows the inode through renames. It is
+/// given back explicitly, since a child that was forked meanwhile may hold the description too.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held for what dropping it does")] OwnedFd);
+pub(crate) struct Lock(Dir);
 
 impl Lock {
     /// Waits until the lock can be had. `file` must be a description of its own.
@@ -32,7 +33,7 @@ impl Lock {
         };
         loop {
             match rustix::fs::flock(file.as_fd(), operation) {
-                Ok(()) => return Ok(Self(file)),
+                Ok(()) => return Ok(Self(file.into())),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
@@ -46,10 +47,27 @@ impl Lock {
             Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         match rustix::fs::flock(file.as_fd(), operation) {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self(file.into()))),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The directory that is locked, where it is one.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.0
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
     }
 }
 
@@ -65,8 +83,10 @@ mod tests {
         let first = Lock::attempt(open(), Mode::Shared).unwrap().unwrap();
         let second = Lock::attempt(open(), Mode::Shared).unwrap().unwrap();
         assert!(Lock::attempt(open(), Mode::Exclusive).unwrap().is_none());
+        let duplicate = second.dir().try_clone().unwrap();
         drop((first, second));
         let _only = Lock::attempt(open(), Mode::Exclusive).unwrap().unwrap();
         assert!(Lock::attempt(open(), Mode::Shared).unwrap().is_none());
+        drop(duplicate);
     }
 }

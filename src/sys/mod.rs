@@ -11,6 +11,7 @@ pub(crate) mod inode_io;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;
+pub(crate) mod random;
 pub(crate) mod remove;
 pub(crate) mod xattr;
 

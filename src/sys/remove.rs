@@ -9,8 +9,8 @@ use super::dir::{Dir, Kind, SysResult};
 /// neither descriptors nor the stack run out.
 const DEPTH: usize = 16;
 
-/// Removes `name` in `parent` with all that lies beneath; no symlink is followed, and no other
-/// file system entered. It is no error where there is no such name.
+/// Removes `name` in `parent` with all that lies beneath; no symlink is followed, and no mount
+/// entered: where one is met, it fails with EXDEV. It is no error where there is no such name.
 ///
 /// Directories that the caller owns but may not read or write are made so first.
 pub(crate) fn remove_tree(parent: &Dir, name: &[u8]) -> SysResult<()> {
@@ -80,11 +80,11 @@ fn open_for_removal(parent: &Dir, name: &[u8]) -> SysResult<Dir> {
     let accessible = |dir: &Dir| -> SysResult<bool> {
         Ok(dir.stat_self()?.st_mode & 0o700 == 0o700 || rustix::process::geteuid().is_root())
     };
-    match parent.child(name) {
+    match parent.child_of_same_mount(name) {
         Ok(dir) if accessible(&dir)? => Ok(dir),
         Ok(_) | Err(Errno::ACCESS) => {
             parent.chmod(name, 0o700)?;
-            parent.child(name)
+            parent.child_of_same_mount(name)
         }
         Err(error) => Err(error),
     }

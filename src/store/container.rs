@@ -1,0 +1,407 @@
+//! Containers: a stack below, and an upper, a work and a merged directory of their own.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::container_name::{check_container_name, generated};
+use super::hold::{Attempt, Held};
+use super::layout::{
+    CONTAINER_FILE, CONTAINER_NAMES, CONTAINERS, ContainerId, IMAGE_FILE, MERGED, Object, UPPER,
+    WORK,
+};
+use super::record::{self, ContainerRecord, ImageRecord, RecordTime};
+use super::staging::{Published, Staged};
+use super::{Store, matching, only};
+use crate::digest::{ChainId, Digest};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys::lock::Mode;
+use crate::sys::{Dir, random};
+
+/// What a container stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerBase {
+    /// An image, and how the caller named it.
+    Image {
+        /// The image's ID.
+        id: Digest,
+        /// Its name or ID as the caller gave it; what tables show.
+        name: String,
+    },
+    /// A chain without an image.
+    Chain(ChainId),
+    /// Nothing: the container starts empty.
+    Empty,
+}
+
+/// A container to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewContainer<'a> {
+    /// Its name, by docker's rule `[a-zA-Z0-9][a-zA-Z0-9_.-]*`; one is made up where it is `None`.
+    pub name: Option<&'a str>,
+    /// What it stands on.
+    pub base: ContainerBase,
+    /// The mode of its upper directory, which becomes that of its root.
+    pub upper_mode: u32,
+}
+
+/// A container that is being made; dropping it removes it, and its name is free again.
+#[derive(Debug)]
+pub struct StagedContainer {
+    /// Dropped first: while the directory is in staging, the name counts as taken.
+    staged: Staged,
+    undo: Undo,
+    /// Keeps what it stands on until it stands there.
+    _base: Option<Held>,
+}
+
+/// Takes back the name and the link of a container that came to nothing.
+#[derive(Debug)]
+struct Undo {
+    store: Store,
+    record: ContainerRecord,
+    committed: bool,
+}
+
+/// A container that nobody else mounts, changes or removes while this is held, in this process or
+/// another.
+#[derive(Debug)]
+pub struct ContainerLock {
+    store: Store,
+    record: ContainerRecord,
+    held: Held,
+}
+
+impl Store {
+    /// Starts a container: its directories are there and empty, its name is taken, and nobody sees
+    /// it before it is committed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where its image or chain is not in the store;
+    /// [`ErrorKind::AlreadyExists`] where its name is taken; [`ErrorKind::InvalidInput`] for a
+    /// malformed name.
+    pub fn stage_container(&self, new: &NewContainer<'_>) -> Result<StagedContainer> {
+        self.writable()?;
+        new.name.map_or(Ok(()), check_container_name)?;
+        let (base, mut record) = self.base_of(&new.base)?;
+        let (staged, name) = self.stage_as(Mode::Exclusive, || {
+            random::bytes::<32>().map(|bytes| Object::Container(ContainerId::new(bytes)).tag())
+        })?;
+        if let Some(Object::Container(id)) = Object::from_tag(&name) {
+            record.id = id;
+        }
+        let undo = Undo { store: self.clone(), record, committed: false };
+        let mut container = StagedContainer { staged, undo, _base: base };
+        container.fill(new)?;
+        Ok(container)
+    }
+
+    /// Makes a container with empty directories.
+    ///
+    /// # Errors
+    /// As [`stage_container`](Self::stage_container).
+    pub fn create_container(&self, new: &NewContainer<'_>) -> Result<ContainerLock> {
+        self.stage_container(new)?.commit()
+    }
+
+    /// Holds what a new container stands on, and starts its record.
+    fn base_of(&self, base: &ContainerBase) -> Result<(Option<Held>, ContainerRecord)> {
+        let (image, image_name, chain) = match base {
+            ContainerBase::Image { id, name } => (Some(*id), Some(name.clone()), None),
+            ContainerBase::Chain(chain) => (None, None, Some(*chain)),
+            ContainerBase::Empty => (None, None, None),
+        };
+        let (id, created) = (ContainerId::new([0; 32]), RecordTime::now());
+        let name = String::new();
+        let mut record =
+            ContainerRecord { id, name, image, image_name, chain, created, mount: None };
+        let Some(object) = record.base() else {
+            return Ok((None, record));
+        };
+        let held = self.lease(object)?.ok_or_else(|| self.no_such(object))?;
+        if image.is_some() {
+            let image: Option<ImageRecord> = self.read_record_in(held.dir(), object, IMAGE_FILE)?;
+            record.chain = image.and_then(|image| image.chain);
+        }
+        Ok((Some(held), record))
+    }
+
+    /// Finds a container by what a person calls it: its full ID, its name, or the start of its ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where the start of an ID is that of
+    /// several containers, which the message lists.
+    pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no container {text:?}"));
+        if let Ok(id) = text.parse()
+            && let Some(record) = self.container(&id)?
+        {
+            return Ok(record);
+        }
+        if check_container_name(text).is_ok()
+            && let Some(id) = self.container_named(text)?
+            && let Some(record) = self.container(&id)?
+        {
+            return Ok(record);
+        }
+        let all = self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))?;
+        match only(matching(all, text), "container IDs", text)? {
+            Some(Object::Container(id)) => self.container(&id)?.ok_or_else(missing),
+            _ => Err(missing()),
+        }
+    }
+
+    /// The record of a container; `None` where there is no such container.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the record is malformed.
+    pub fn container(&self, id: &ContainerId) -> Result<Option<ContainerRecord>> {
+        self.read_record(Object::Container(*id), CONTAINER_FILE)
+    }
+
+    /// All containers, sorted by ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where a record is malformed; one that vanishes meanwhile is left out.
+    pub fn containers(&self) -> Result<Vec<ContainerRecord>> {
+        let mut containers = Vec::new();
+        for object in self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))? {
+            containers.extend(self.read_record(object, CONTAINER_FILE)?);
+        }
+        Ok(containers)
+    }
+
+    /// Holds a container alone; `None` where somebody else does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where there is no such container.
+    pub fn lock_container(&self, id: &ContainerId) -> Result<Option<ContainerLock>> {
+        self.writable()?;
+        let object = Object::Container(*id);
+        let held = match self.claim(object)? {
+            Attempt::Held(held) => held,
+            Attempt::Busy => return Ok(None),
+            Attempt::Gone => return Err(self.no_such(object)),
+        };
+        let record = self.read_record_in(held.dir(), object, CONTAINER_FILE)?;
+        let record = record
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("{object} has no record")))?;
+        Ok(Some(ContainerLock { store: self.clone(), record, held }))
+    }
+
+    /// Removes a container.
+    ///
+    /// Returns once it is gone from sight; [`empty_trash`](Self::empty_trash) frees the space.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] where somebody holds it, where it is recorded
+    /// as mounted, and where something is mounted on its merged directory.
+    pub fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        match self.lock_container(id)? {
+            Some(lock) => lock.remove(),
+            None => {
+                let name = self.container(id)?.map_or_else(|| id.to_string(), |found| found.name);
+                Err(Error::new(
+                    ErrorKind::InUse,
+                    format!("container {name} is held by another process, or mounted by it"),
+                ))
+            }
+        }
+    }
+}
+
+impl StagedContainer {
+    fn fill(&mut self, new: &NewContainer<'_>) -> Result<()> {
+        self.staged.make_dir(UPPER, new.upper_mode)?;
+        self.staged.make_dir(WORK, 0o700)?;
+        self.staged.make_dir(MERGED, 0o700)?;
+        let mut attempt = 0;
+        loop {
+            self.undo.record.name = match new.name {
+                Some(name) => name.to_owned(),
+                None => generated(attempt)?,
+            };
+            attempt += 1;
+            // Before the name is taken: whoever finds it, and no living maker, takes both away.
+            self.write_record()?;
+            let Undo { store, record, .. } = &self.undo;
+            match (store.take_container_name(&record.name, &record.id)?, new.name) {
+                (None, _) => break,
+                (Some(_), None) => {}
+                (Some(other), Some(name)) => {
+                    return Err(Error::new(
+                        ErrorKind::AlreadyExists,
+                        format!("the name {name} is taken by container {other}"),
+                    )
+                    .hint("remove that container, or give another name"));
+                }
+            }
+        }
+        self.link()
+    }
+
+    fn write_record(&self) -> Result<()> {
+        let dir = self.staged.dir();
+        match dir.remove_file(CONTAINER_FILE) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).during("write", &self.staged.shown(CONTAINER_FILE)),
+        }
+        let bytes = record::to_bytes(&self.undo.record)
+            .during("write", &self.staged.shown(CONTAINER_FILE))?;
+        let file = self.staged.create(CONTAINER_FILE, &bytes)?;
+        let synced = self.undo.store.durability().sync_file(&file);
+        synced.during("sync", &self.staged.shown(CONTAINER_FILE))
+    }
+
+    /// Adds the back link in what it stands on.
+    fn link(&self) -> Result<()> {
+        let Undo { store, record, .. } = &self.undo;
+        let (Some(object), Some(base)) = (record.base(), &self._base) else {
+            return Ok(());
+        };
+        let users = store.link_user(base, object, Object::Container(record.id))?;
+        store.durability().sync_names(&users).during("sync the back links of", &object.name())
+    }
+
+    /// What will be known of it.
+    pub fn record(&self) -> &ContainerRecord {
+        &self.undo.record
+    }
+
+    /// Its upper directory, to be given the owner, times and attributes of its root.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn upper(&self) -> Result<Dir> {
+        self.staged.dir().child(UPPER).during("open directory", &self.staged.shown(UPPER))
+    }
+
+    /// Makes the container part of the store, and goes on holding it alone.
+    ///
+    /// # Errors
+    /// As the operating system has them; nothing stays then.
+    pub fn commit(self) -> Result<ContainerLock> {
+        let Self { staged, mut undo, _base } = self;
+        let (store, durability) = (undo.store.clone(), undo.store.durability());
+        store.sync_top(CONTAINER_NAMES)?;
+        durability.sync_names(staged.dir()).during("sync", &staged.shown(b""))?;
+        let object = Object::Container(undo.record.id);
+        match staged.publish(object)? {
+            Published::Done(held) => {
+                undo.committed = true;
+                store.sync_top(CONTAINERS)?;
+                Ok(ContainerLock { store, record: undo.record.clone(), held })
+            }
+            Published::Exists(_) => {
+                Err(Error::new(ErrorKind::AlreadyExists, format!("{object} exists already")))
+            }
+        }
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        let ContainerRecord { id, name, .. } = &self.record;
+        // What stays is stale, and is removed by whoever meets it.
+        let _ = self.store.forget_container_name(name, id);
+        let below = self.record.base().into_iter().collect();
+        let _ = self.store.release(Object::Container(*id), below);
+    }
+}
+
+impl ContainerLock {
+    /// What is known of it.
+    pub fn record(&self) -> &ContainerRecord {
+        &self.record
+    }
+
+    /// Its directory, which holds `upper`, `work` and `merged`.
+    pub fn dir(&self) -> &Dir {
+        self.held.dir()
+    }
+
+    /// Its upper directory.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn upper(&self) -> Result<Dir> {
+        self.open(UPPER)
+    }
+
+    /// Its work directory.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn work(&self) -> Result<Dir> {
+        self.open(WORK)
+    }
+
+    /// Its own mount point, or the root of what is mounted there.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn merged(&self) -> Result<Dir> {
+        self.open(MERGED)
+    }
+
+    /// The path of its own mount point.
+    pub fn merged_path(&self) -> PathBuf {
+        self.store.container_path(&self.record.id).join("merged")
+    }
+
+    fn open(&self, name: &[u8]) -> Result<Dir> {
+        let path = self.store.container_path(&self.record.id);
+        let path = path.join(String::from_utf8_lossy(name).as_ref());
+        self.dir().child(name).during("open directory", &path)
+    }
+
+    /// Changes what is written down of it, in one step; its ID, name and base stay as they are.
+    ///
+    /// # Errors
+    /// As the operating system has them; the record is unchanged then.
+    pub fn update(&mut self, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
+        let mut record = self.record.clone();
+        change(&mut record);
+        let ContainerRecord { id, name, image, chain, .. } = self.record.clone();
+        let record = ContainerRecord { id, name, image, chain, ..record };
+        let written = record::to_bytes(&record).and_then(|bytes| {
+            self.store.durability().replace_file(self.dir(), CONTAINER_FILE, &bytes)
+        });
+        let place = [CONTAINERS, &id.to_string(), "container.json"];
+        written.during("write", &self.store.at(&place))?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// Removes the container, as [`Store::remove_container`] does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where it is recorded as mounted, and where something is mounted on its
+    /// merged directory.
+    pub fn remove(self) -> Result<()> {
+        let Self { store, record, held } = self;
+        let merged = held.dir().is_mount_point(MERGED);
+        let visible = match merged {
+            Ok(mounted) => mounted,
+            Err(Errno::NOENT) => false,
+            Err(error) => return Err(error).during("look at", "the merged directory"),
+        };
+        if visible || record.mount.is_some() {
+            let target = record.mount.and_then(|mount| mount.target);
+            let target = target.unwrap_or_else(|| store.container_path(&record.id).join("merged"));
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("container {} is mounted at {}", record.name, target.display()),
+            )
+            .hint("unmount it first"));
+        }
+        let object = Object::Container(record.id);
+        store.discard(object)?;
+        store.sync_top(CONTAINERS)?;
+        store.forget_container_name(&record.name, &record.id)?;
+        store.release(object, record.base().into_iter().collect())
+    }
+}

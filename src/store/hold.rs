@@ -1,0 +1,124 @@
+//! Holding an object so that it does not go, or so that nobody else holds it.
+//!
+//! The lock of an object is a `flock` on its directory. *Shared* is a lease: whoever is about to
+//! refer to the object holds it until the reference is committed. *Exclusive* is for those who
+//! remove it. Since a directory may be moved to the trash, or be replaced by another of its name,
+//! between opening and locking, the name is compared again once the lock is had. Nobody sleeps in
+//! the kernel on these locks: waiting is polling, so a removed object is noticed while waiting.
+
+use std::time::{Duration, Instant};
+
+use super::Store;
+use super::layout::{Object, USERS};
+use crate::error::{Context, Result};
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+use crate::sys::lock::{Lock, Mode};
+use rustix::io::Errno;
+
+/// How long a remover waits for those who hold an object only for a moment.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A directory that is locked, and was found under its name while it was.
+#[derive(Debug)]
+pub(super) struct Held(Lock);
+
+/// What came of one attempt to lock a directory.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Held(Held),
+    /// Somebody else holds it in a way that excludes this.
+    Busy,
+    /// There is no such directory.
+    Gone,
+}
+
+impl Held {
+    /// Locks the directory `name` in `parent`, if that can be done at once.
+    pub(super) fn attempt(parent: &Dir, name: &[u8], mode: Mode) -> SysResult<Attempt> {
+        loop {
+            let dir = match parent.child(name) {
+                Ok(dir) => dir,
+                Err(Errno::NOENT) => return Ok(Attempt::Gone),
+                Err(error) => return Err(error),
+            };
+            let Some(lock) = Lock::attempt(dir.into(), mode)? else {
+                return Ok(Attempt::Busy);
+            };
+            if parent.names(name, &lock)? {
+                return Ok(Attempt::Held(Self(lock)));
+            }
+        }
+    }
+
+    /// As [`attempt`](Self::attempt), again and again until it is had, gone or `deadline` is over.
+    fn poll(
+        parent: &Dir,
+        name: &[u8],
+        mode: Mode,
+        deadline: Option<Instant>,
+    ) -> SysResult<Attempt> {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match Self::attempt(parent, name, mode)? {
+                Attempt::Busy if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(20));
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// The directory. Dropping `self` releases the lock, whatever handles were made of this.
+    pub(super) fn dir(&self) -> &Dir {
+        self.0.dir()
+    }
+
+    /// The directory of back links.
+    pub(super) fn users(&self) -> SysResult<Dir> {
+        self.dir().child(USERS)
+    }
+}
+
+/// Waits for the exclusive lock of a directory that is always there.
+pub(super) fn wait_exclusive(dir: &Dir) -> SysResult<Lock> {
+    Lock::wait(dir.child(b".")?.into(), Mode::Exclusive)
+}
+
+impl Store {
+    /// Holds `object` so that it does not go; `None` where there is no such object.
+    pub(super) fn lease(&self, object: Object) -> Result<Option<Held>> {
+        let name = object.name();
+        match Held::poll(self.top(object.place()), name.as_bytes(), Mode::Shared, None) {
+            Ok(Attempt::Held(held)) => Ok(Some(held)),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error).during("lock directory", &self.at(&[object.place(), &name])),
+        }
+    }
+
+    /// Holds `object` alone; is patient only with those who hold it for a moment.
+    pub(super) fn claim(&self, object: Object) -> Result<Attempt> {
+        let name = object.name();
+        let deadline = Some(Instant::now() + PATIENCE);
+        Held::poll(self.top(object.place()), name.as_bytes(), Mode::Exclusive, deadline)
+            .during("lock directory", &self.at(&[object.place(), &name]))
+    }
+
+    /// Adds to an object that is held a back link from `user`; returns the directory to be synced.
+    pub(super) fn link_user(&self, held: &Held, object: Object, user: Object) -> Result<Dir> {
+        let link = || {
+            let users = held.users()?;
+            touch(&users, user.tag().as_bytes())?;
+            Ok::<_, Errno>(users)
+        };
+        let name = object.name();
+        link().during("add a back link in", &self.at(&[object.place(), &name, "users"]))
+    }
+}
+
+/// Creates an empty file, or leaves the one that is there.
+pub(super) fn touch(dir: &Dir, name: &[u8]) -> SysResult<()> {
+    use rustix::fs::OFlags;
+    dir.open(name, OFlags::WRONLY | OFlags::CREATE, 0o600).map(drop)
+}

@@ -1,0 +1,254 @@
+//! Layers: unpacked into staging, committed in batches, leased while something comes to use them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::Store;
+use super::hold::Held;
+use super::layout::{DIFF, LAYER_FILE, LAYER_FILES, LAYERS, LayerKey, Object, STAGING, USERS};
+use super::open::harden;
+use super::record::{self, LayerRecord};
+use super::staging::{Intent, Published, Staged};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::layer_path::LayerPath;
+use crate::sys::Dir;
+
+/// A layer that is being unpacked; dropping it removes it.
+#[derive(Debug)]
+pub struct Staging {
+    staged: Staged,
+    diff: Dir,
+}
+
+/// A layer that is unpacked and waits to be committed; dropping it removes it.
+///
+/// It holds one file descriptor.
+#[derive(Debug)]
+pub struct FinishedLayer {
+    staged: Staged,
+    key: LayerKey,
+}
+
+/// A committed layer that cannot be removed while this is held.
+#[derive(Debug)]
+pub struct LeasedLayer {
+    store: Store,
+    key: LayerKey,
+    held: Held,
+    /// Dropped after `held`, so that it can take back what nobody came to use.
+    intent: Option<Arc<Intent>>,
+}
+
+impl Store {
+    /// Starts a layer: an empty directory of mode 0755 that inherits nothing, in which a changeset
+    /// can be unpacked. Its key may become known only then.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn stage_layer(&self) -> Result<Staging> {
+        let staged = self.stage("layer")?;
+        staged.make_dir(USERS, 0o700)?;
+        let make = || {
+            staged.dir().make_dir(DIFF, 0o700)?;
+            let diff = staged.dir().child(DIFF)?;
+            harden(&diff, 0o755)?;
+            Ok::<_, Errno>(diff)
+        };
+        let diff = make().during("create directory", &staged.shown(DIFF))?;
+        Ok(Staging { staged, diff })
+    }
+
+    /// Makes finished layers part of the store, all made durable by one `syncfs`; gives them back
+    /// in the same order, leased.
+    ///
+    /// Where another process committed the same layer first, its directory is used and the one
+    /// that was staged is dropped. A layer that no chain stands on when its lease ends goes again.
+    ///
+    /// # Errors
+    /// As the operating system has them; none of the layers stays then.
+    pub fn commit_layers(&self, finished: Vec<FinishedLayer>) -> Result<Vec<LeasedLayer>> {
+        if finished.is_empty() {
+            return Ok(Vec::new());
+        }
+        let objects: BTreeSet<_> = finished.iter().map(|layer| Object::Layer(layer.key)).collect();
+        let intent = Arc::new(self.intend(objects)?);
+        // The bytes before the names, those of the intent included.
+        let durability = self.durability();
+        durability.sync_file_system(self.top(STAGING)).during("sync", &self.at(&[STAGING]))?;
+        let mut leased = Vec::with_capacity(finished.len());
+        for layer in finished {
+            let key = layer.key;
+            let held = self.publish_layer(layer)?;
+            leased.push(LeasedLayer {
+                store: self.clone(),
+                key,
+                held,
+                intent: Some(Arc::clone(&intent)),
+            });
+        }
+        durability.sync_names(self.top(LAYERS)).during("sync", &self.at(&[LAYERS]))?;
+        Ok(leased)
+    }
+
+    fn publish_layer(&self, layer: FinishedLayer) -> Result<Held> {
+        let object = Object::Layer(layer.key);
+        let mut staged = layer.staged;
+        loop {
+            match staged.publish(object)? {
+                Published::Done(held) => return Ok(held),
+                Published::Exists(ours) => match self.lease(object)? {
+                    Some(winner) => return Ok(winner),
+                    // Removed meanwhile.
+                    None => staged = ours,
+                },
+            }
+        }
+    }
+
+    /// Looks for a layer and leases it.
+    ///
+    /// # Errors
+    /// As the operating system has them; a layer that is not there is no error.
+    pub fn find_layer(&self, key: &LayerKey) -> Result<Option<LeasedLayer>> {
+        let held = self.lease(Object::Layer(*key))?;
+        Ok(held.map(|held| LeasedLayer { store: self.clone(), key: *key, held, intent: None }))
+    }
+
+    /// Opens the directory of a layer, to be mounted or read, in one system call. What stands on
+    /// the layer must keep it meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the layer is not in the store.
+    pub fn open_layer(&self, key: &LayerKey) -> Result<Dir> {
+        let name = key.to_string();
+        let path = LayerPath::parse(name.as_bytes())?.join(DIFF);
+        match self.top(LAYERS).descend(&path) {
+            Err(Errno::NOENT) => Err(self.no_such(Object::Layer(*key))),
+            other => other.during("open directory", &self.at(&[LAYERS, &name, "diff"])),
+        }
+    }
+
+    /// The record of a layer; `None` where the layer is not in the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the record is malformed.
+    pub fn layer_record(&self, key: &LayerKey) -> Result<Option<LayerRecord>> {
+        self.read_record(Object::Layer(*key), LAYER_FILE)
+    }
+
+    /// The keys of all layers, sorted.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn layers(&self) -> Result<Vec<LayerKey>> {
+        let keys = self.list(LAYERS, |name| name.parse().ok().map(Object::Layer))?;
+        let key = |object| match object {
+            Object::Layer(key) => Some(key),
+            _ => None,
+        };
+        Ok(keys.into_iter().filter_map(key).collect())
+    }
+}
+
+impl Staging {
+    /// The directory to unpack into.
+    pub fn dir(&self) -> &Dir {
+        &self.diff
+    }
+
+    /// Creates a file that is kept beside the layer, such as what is needed to write the changeset
+    /// again byte for byte.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name or is the store's own;
+    /// [`ErrorKind::AlreadyExists`] for one that was created already.
+    pub fn create_side_file(&self, name: &str) -> Result<File> {
+        side_file_name(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = self.staged.dir().open(name.as_bytes(), flags, 0o600);
+        file.during("create file", &self.staged.shown(name.as_bytes()))
+    }
+
+    /// Writes the record: the layer is complete, and closed to writing.
+    ///
+    /// # Errors
+    /// As the operating system has them; the layer is gone then.
+    pub fn finish(self, record: &LayerRecord) -> Result<FinishedLayer> {
+        let written = record::to_bytes(record)
+            .and_then(|bytes| record::create(self.staged.dir(), LAYER_FILE, &bytes));
+        written.during("write file", &self.staged.shown(LAYER_FILE))?;
+        Ok(FinishedLayer { staged: self.staged, key: record.key })
+    }
+}
+
+impl FinishedLayer {
+    /// The key under which it will be committed.
+    pub fn key(&self) -> LayerKey {
+        self.key
+    }
+}
+
+impl LeasedLayer {
+    /// Its name in the store.
+    pub fn key(&self) -> LayerKey {
+        self.key
+    }
+
+    /// The directory that is mounted.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn open(&self) -> Result<Dir> {
+        let opened = self.held.dir().child(DIFF);
+        opened.during("open directory", &self.store.layer_path(&self.key))
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the record is missing or malformed.
+    pub fn record(&self) -> Result<LayerRecord> {
+        let object = Object::Layer(self.key);
+        let record = self.store.read_record_in(self.held.dir(), object, LAYER_FILE)?;
+        record.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("{object} has no record")))
+    }
+
+    /// Opens a file that was kept beside the layer; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name or is the store's own.
+    pub fn side_file(&self, name: &str) -> Result<Option<File>> {
+        side_file_name(name)?;
+        match self.held.dir().open(name.as_bytes(), OFlags::RDONLY, 0) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => {
+                let key = self.key.to_string();
+                Err(error).during("open file", &self.store.at(&[LAYERS, &key, name]))
+            }
+        }
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// A chain stands on it now.
+    pub(super) fn mark_used(&self) {
+        if let Some(intent) = &self.intent {
+            intent.mark_used(Object::Layer(self.key));
+        }
+    }
+}
+
+fn side_file_name(name: &str) -> Result<()> {
+    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    if plain && !LAYER_FILES.contains(&name.as_bytes()) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} cannot be the name of a side file")))
+}

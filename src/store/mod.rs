@@ -1,0 +1,237 @@
+//! The store: layers, chains, images and containers on disk.
+//!
+//! It knows nothing of archives, mounts or manifests: the driver joins it with those.
+//!
+//! # What refers to what
+//!
+//! A *container* stands on an image or on a chain, an *image* on a chain, a *chain* on its parent
+//! and on a layer directory. Each reference is kept on both ends: in the referrer's record, and as
+//! an empty file in the `users/` directory of what is referred to, so that removal reads only what
+//! it removes. The back link comes first, the referrer's record after it; when the referrer goes,
+//! its record goes first. So a back link may be stale, but none is ever missing.
+//!
+//! # Who may do what meanwhile
+//!
+//! There is no global lock. Each object is locked by its own directory: shared (a lease) by
+//! whoever will refer to it, until the reference is committed; exclusively, and without waiting
+//! long, by whoever removes it. What is being made stands in `staging/`, locked by its maker, and
+//! appears under its name in one rename; what is removed goes to `trash/` in one rename. Locks end
+//! with their process, and opening the store removes what has no living maker.
+//!
+//! # What survives
+//!
+//! With [`Durability::Full`](crate::Durability), what a call reported as done is there after a power
+//! cut: bytes and back links are durable before the name appears, and the name before the call
+//! returns. With either durability, a process that dies leaves each object absent or whole.
+
+mod chain;
+mod container;
+mod container_name;
+mod hold;
+mod image;
+mod image_name;
+mod layer;
+mod layout;
+mod open;
+mod record;
+mod removal;
+mod reserve;
+mod staging;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use chain::{LeasedChain, Retention};
+pub use container::{ContainerBase, ContainerLock, NewContainer, StagedContainer};
+pub use image::{Image, LeasedImage, NewImage};
+pub use image_name::RemovedImage;
+pub use layer::{FinishedLayer, LeasedLayer, Staging};
+pub use layout::{ContainerId, LayerKey};
+pub use open::{Access, StoreOptions};
+pub use record::{
+    ChainRecord, ContainerRecord, ImageRecord, LayerRecord, MountState, RecordTime, StackEntry,
+};
+pub use reserve::{Reservation, Reserved};
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::format::Namespace;
+use crate::sys::Dir;
+use crate::sys::durable::Durability;
+use layout::{CONTAINERS, LAYERS, Object};
+use record::{StoreRecord, Unread};
+
+/// A store that is open; clones are the same store.
+///
+/// Any number of threads and processes may use one store at once.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: Dir,
+    /// Absolute, for messages and for those who print paths.
+    path: PathBuf,
+    /// The directories of [`layout::TOP`], held open.
+    tops: Vec<(&'static str, Dir)>,
+    durability: Durability,
+    access: Access,
+    record: StoreRecord,
+}
+
+impl Store {
+    /// Where overlayfs keeps its attributes in the layers of this store.
+    pub fn namespace(&self) -> Namespace {
+        self.0.record.namespace
+    }
+
+    /// The store's directory.
+    pub fn dir(&self) -> &Dir {
+        &self.0.root
+    }
+
+    /// The store's directory as an absolute path, as it was when the store was opened.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// 32 hexadecimal digits that tell this store from every other one.
+    pub fn id(&self) -> &str {
+        &self.0.record.id
+    }
+
+    /// What survives a power cut.
+    pub fn durability(&self) -> Durability {
+        self.0.durability
+    }
+
+    /// Where a layer's files are or would be, for people and for interfaces that need a path.
+    pub fn layer_path(&self, key: &LayerKey) -> PathBuf {
+        self.0.path.join(LAYERS).join(key.to_string()).join("diff")
+    }
+
+    /// Where a container is or would be: the parent of `upper`, `work` and `merged`.
+    pub fn container_path(&self, id: &ContainerId) -> PathBuf {
+        self.0.path.join(CONTAINERS).join(id.to_string())
+    }
+
+    /// One of the directories of [`layout::TOP`].
+    fn top(&self, name: &'static str) -> &Dir {
+        let found = self.0.tops.iter().find(|(top, _)| *top == name);
+        // All of them are opened with the store; the root stands in for none.
+        found.map_or(&self.0.root, |(_, dir)| dir)
+    }
+
+    /// A place in the store for messages, put together only when one is printed.
+    fn at<'a>(&'a self, parts: &'a [&'a str]) -> At<'a> {
+        At { root: &self.0.path, parts }
+    }
+
+    fn writable(&self) -> Result<()> {
+        match self.0.access {
+            Access::ReadOnly => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("store {} was opened read-only", self.0.path.display()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a record of an object; `None` where there is none.
+    fn read_record<T: DeserializeOwned>(&self, object: Object, file: &[u8]) -> Result<Option<T>> {
+        let name = object.name();
+        let path = [name.as_bytes(), b"/", file].concat();
+        // Two names at once: nothing inside the store is a symlink that somebody else made.
+        self.parsed(record::read(self.top(object.place()), &path), object, file)
+    }
+
+    /// As [`read_record`](Self::read_record), from the object's directory, wherever it is now.
+    fn read_record_in<T: DeserializeOwned>(
+        &self,
+        dir: &Dir,
+        object: Object,
+        file: &[u8],
+    ) -> Result<Option<T>> {
+        self.parsed(record::read(dir, file), object, file)
+    }
+
+    fn parsed<T>(&self, read: Result<T, Unread>, object: Object, file: &[u8]) -> Result<Option<T>> {
+        let (name, file) = (object.name(), String::from_utf8_lossy(file));
+        let parts = [object.place(), &name, &file];
+        match read {
+            Ok(record) => Ok(Some(record)),
+            Err(Unread::Os(Errno::NOENT)) => Ok(None),
+            Err(Unread::Os(error)) => Err(error).during("read", &self.at(&parts)),
+            Err(Unread::Malformed(error)) => {
+                let place = self.at(&parts).shown().into_owned();
+                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed")).because(error))
+            }
+        }
+    }
+
+    /// The objects of a kind, sorted; what is no object of it is left out.
+    fn list(&self, place: &'static str, parse: fn(&str) -> Option<Object>) -> Result<Vec<Object>> {
+        let entries = self.top(place).entries().during("list", &self.at(&[place]))?;
+        let names = entries.iter().filter_map(|entry| std::str::from_utf8(&entry.name).ok());
+        let mut objects: Vec<_> = names.filter_map(parse).collect();
+        objects.sort_unstable();
+        Ok(objects)
+    }
+
+    fn no_such(&self, object: Object) -> Error {
+        let store = self.0.path.display();
+        Error::new(ErrorKind::NotFound, format!("{object} is not in store {store}"))
+    }
+
+    /// Whether an object is there, without holding it.
+    fn exists(&self, object: Object) -> Result<bool> {
+        let name = object.name();
+        let found = self.top(object.place()).stat_if_exists(name.as_bytes());
+        Ok(found.during("look at", &self.at(&[object.place(), &name]))?.is_some())
+    }
+}
+
+/// The names of objects that begin with `prefix`, at least two of its digits given.
+fn matching(objects: Vec<Object>, prefix: &str) -> Vec<Object> {
+    let digits = prefix.len() >= 2 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let matches = |object: &Object| digits && object.name().starts_with(prefix);
+    objects.into_iter().filter(matches).collect()
+}
+
+/// The one object that was meant.
+fn only(found: Vec<Object>, what: &str, text: &str) -> Result<Option<Object>> {
+    if let [_, _, ..] = found.as_slice() {
+        let names: Vec<_> = found.iter().map(Object::name).collect();
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{text:?} is the start of several {what}: {}", names.join(", ")),
+        )
+        .hint("give more digits"));
+    }
+    Ok(found.into_iter().next())
+}
+
+/// A place in the store, for messages.
+struct At<'a> {
+    root: &'a Path,
+    parts: &'a [&'a str],
+}
+
+impl std::fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Subject for At<'_> {
+    fn shown(&self) -> Cow<'_, str> {
+        let path = self.parts.iter().fold(self.root.to_path_buf(), |path, part| path.join(part));
+        Cow::Owned(path.to_string_lossy().into_owned())
+    }
+}
