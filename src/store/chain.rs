@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::Store;
 use super::hold::{Held, touch};
 use super::layer::LeasedLayer;
-use super::layout::{CHAIN_FILE, CHAINS, LayerKey, Object, PINNED, STAGING, USERS};
+use super::layout::{CHAIN_FILE, CHAINS, Object, PINNED, STAGING, USERS};
 use super::record::{self, ChainRecord, StackEntry};
 use super::staging::{Intent, Published, Staged};
-use crate::digest::{ChainId, DiffId};
+use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// When a chain goes.
@@ -73,7 +73,7 @@ impl Store {
         let mut new: Vec<NewChain<'_>> = Vec::new();
         let mut below = parent.map(|parent| parent.record.clone());
         for layer in layers {
-            let entry = StackEntry::new(diff_id_of(layer)?, layer.key());
+            let entry = StackEntry::new(&layer.record()?);
             let record = ChainRecord::on_top_of(below.as_ref(), entry);
             if let Some(found) = self.find_chain(&record.chain)? {
                 below = Some(found.record.clone());
@@ -113,6 +113,10 @@ impl Store {
         staged.create(CHAIN_FILE, &bytes)?;
         staged.make_dir(USERS, 0o700)?;
         self.link_user(layer.held(), Object::Layer(layer.key()), object)?;
+        if let Some(base) = record.top().and_then(StackEntry::base).map(Object::Layer) {
+            let held = self.lease(base)?.ok_or_else(|| self.no_such(base))?;
+            self.link_user(&held, base, object)?;
+        }
         if let Some((held, chain)) = under {
             self.link_user(held, Object::Chain(chain), object)?;
         }
@@ -268,14 +272,6 @@ impl LeasedChain {
         if let Some(intent) = &self.intent {
             intent.mark_used(Object::Chain(self.record.chain));
         }
-    }
-}
-
-/// The diff that a layer was made of.
-fn diff_id_of(layer: &LeasedLayer) -> Result<DiffId> {
-    match layer.key() {
-        LayerKey::Diff(diff) => Ok(diff),
-        LayerKey::Chain(_) => Ok(layer.record()?.diff_id),
     }
 }
 

@@ -1,15 +1,13 @@
 //! Layers: unpacked into staging, committed in batches, leased while something comes to use them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Store;
 use super::hold::Held;
-use super::layout::{DIFF, LAYER_FILE, LAYER_FILES, LAYERS, LayerKey, Object, STAGING, USERS};
+use super::layout::{DIFF, LAYER_FILE, LAYERS, LayerKey, Object, STAGING, USERS};
 use super::open::harden;
 use super::record::{self, LayerRecord};
 use super::staging::{Intent, Published, Staged};
@@ -160,17 +158,11 @@ impl Staging {
         &self.diff
     }
 
-    /// Creates a file that is kept beside the layer, such as what is needed to write the changeset
-    /// again byte for byte.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name or is the store's own;
-    /// [`ErrorKind::AlreadyExists`] for one that was created already.
-    pub fn create_side_file(&self, name: &str) -> Result<File> {
-        side_file_name(name)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let file = self.staged.dir().open(name.as_bytes(), flags, 0o600);
-        file.during("create file", &self.staged.shown(name.as_bytes()))
+    /// The directory that holds the layer directory: what is made in it is kept beside the layer,
+    /// such as what is needed to write the changeset again byte for byte. The store's own names in
+    /// it are `diff`, `users` and `layer.json`.
+    pub fn side(&self) -> &Dir {
+        self.staged.dir()
     }
 
     /// Writes the record: the layer is complete, and closed to writing.
@@ -217,20 +209,9 @@ impl LeasedLayer {
         record.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("{object} has no record")))
     }
 
-    /// Opens a file that was kept beside the layer; `None` where there is no such file.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a name that is no plain file name or is the store's own.
-    pub fn side_file(&self, name: &str) -> Result<Option<File>> {
-        side_file_name(name)?;
-        match self.held.dir().open(name.as_bytes(), OFlags::RDONLY, 0) {
-            Ok(file) => Ok(Some(file)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => {
-                let key = self.key.to_string();
-                Err(error).during("open file", &self.store.at(&[LAYERS, &key, name]))
-            }
-        }
+    /// The directory that holds the layer directory, and what was kept beside it.
+    pub fn side(&self) -> &Dir {
+        self.held.dir()
     }
 
     pub(super) fn held(&self) -> &Held {
@@ -243,12 +224,4 @@ impl LeasedLayer {
             intent.mark_used(Object::Layer(self.key));
         }
     }
-}
-
-fn side_file_name(name: &str) -> Result<()> {
-    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-    if plain && !LAYER_FILES.contains(&name.as_bytes()) {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::InvalidInput, format!("{name:?} cannot be the name of a side file")))
 }

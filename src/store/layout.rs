@@ -65,9 +65,6 @@ pub(super) const UPPER: &[u8] = b"upper";
 pub(super) const WORK: &[u8] = b"work";
 pub(super) const MERGED: &[u8] = b"merged";
 
-/// What a layer's directory holds besides the driver's side files.
-pub(super) const LAYER_FILES: [&[u8]; 3] = [LAYER_FILE, DIFF, USERS];
-
 /// The ends of file names in `staging/` that are no directories.
 pub(super) const RESERVED_SUFFIX: &str = ".lock";
 pub(super) const INTENT_PREFIX: &str = "intent-";

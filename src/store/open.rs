@@ -66,6 +66,22 @@ impl StoreOptions {
 }
 
 impl Store {
+    /// The namespace of the store in the directory `path`; `None` where there is no store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a store of another version of the format.
+    pub fn namespace_of(path: impl AsRef<Path>) -> Result<Option<Namespace>> {
+        let path = path.as_ref();
+        let root = match Dir::open_ambient(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let record = read_store_record(&root);
+        let record =
+            record.map_err(|error| error.within(format_args!("open store {}", path.display())))?;
+        Ok(record.map(|record| record.namespace))
+    }
+
     /// Opens the store in the directory `path`, or makes one there.
     ///
     /// What makers and removers that died have left is removed first, unless the store is opened

@@ -92,11 +92,26 @@ pub struct StackEntry {
     /// The directory to mount, where it is a variant: see [`layer`](Self::layer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     variant: Option<LayerKey>,
+    /// It hides everything below it, as its layer's record says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque_root: bool,
+    /// It has an entry for the root, as its layer's record says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explicit_root: bool,
 }
 
 impl StackEntry {
-    pub(super) fn new(diff_id: DiffId, layer: LayerKey) -> Self {
-        Self { diff_id, variant: (layer != LayerKey::Diff(diff_id)).then_some(layer) }
+    /// The entry of a layer, as its record describes it.
+    pub(super) fn new(layer: &LayerRecord) -> Self {
+        let LayerRecord { key, diff_id, opaque_root, explicit_root, .. } = *layer;
+        let variant = (key != LayerKey::Diff(diff_id)).then_some(key);
+        Self { diff_id, variant, opaque_root, explicit_root }
+    }
+
+    /// The directory that was unpacked from the changeset alone, where another is mounted: it is
+    /// kept too, since the changeset can be written again from it.
+    pub fn base(&self) -> Option<LayerKey> {
+        self.variant.map(|_| LayerKey::Diff(self.diff_id))
     }
 
     /// The directory to mount.
@@ -150,6 +165,14 @@ impl ChainRecord {
             run,
             below,
         }
+    }
+
+    /// The layer directories that the chain holds for its topmost layer: the one that is mounted,
+    /// and the one that it is a variant of.
+    pub(super) fn layers(&self) -> impl Iterator<Item = LayerKey> + use<> {
+        let top = self.top().cloned();
+        let mounted = top.as_ref().map(StackEntry::layer);
+        mounted.into_iter().chain(top.and_then(|top| top.base()))
     }
 
     /// The topmost layer; `None` in a broken record.
@@ -309,7 +332,12 @@ mod tests {
         for index in 0..100u32 {
             let diff = DiffId::new(Digest::of(&index.to_le_bytes()));
             diffs.push(diff);
-            let entry = StackEntry::new(diff, LayerKey::Diff(diff));
+            let entry = StackEntry {
+                diff_id: diff,
+                variant: None,
+                opaque_root: false,
+                explicit_root: false,
+            };
             record = Some(ChainRecord::on_top_of(record.as_ref(), entry));
         }
         let record = record.unwrap();

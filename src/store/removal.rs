@@ -229,8 +229,8 @@ impl Store {
                     }
                     read => read?,
                 };
-                let uses = record.and_then(|record| record.top().map(|top| top.layer() == key));
-                Ok((uses == Some(true)).then(|| user.to_string()))
+                let uses = record.is_some_and(|record| record.layers().any(|layer| layer == key));
+                Ok(uses.then(|| user.to_string()))
             }
             _ => Ok(None),
         }
@@ -272,8 +272,7 @@ fn uses_of_chain(record: Option<ChainRecord>) -> Vec<Object> {
     let Some(record) = record else {
         return Vec::new();
     };
-    let layer = record.top().map(|top| Object::Layer(top.layer()));
-    layer.into_iter().chain(record.parent.map(Object::Chain)).collect()
+    record.layers().map(Object::Layer).chain(record.parent.map(Object::Chain)).collect()
 }
 
 impl ContainerRecord {

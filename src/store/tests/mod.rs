@@ -74,7 +74,12 @@ fn finished(store: &Store, text: &str) -> FinishedLayer {
     let flags = OFlags::WRONLY | OFlags::CREATE;
     let mut file = staging.dir().open(b"file", flags, 0o644).unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    staging.create_side_file("changeset").unwrap().write_all(text.as_bytes()).unwrap();
+    staging
+        .side()
+        .open(b"changeset", rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CREATE, 0o600)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     staging.finish(&layer_record(text)).unwrap()
 }
 
