@@ -1,0 +1,288 @@
+//! A plain user, with nothing but user namespaces: `overlay2 unshare` and all that works in it.
+//!
+//! As root these tests borrow a user who has subordinate ids; as a plain user they use their own.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test may panic, and prepares its files by path"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::image::{Layout, layout_of_tar};
+use common::need::{self, Lack};
+use common::store::{Done, Scratch};
+use common::{Compression, Layer, TestImage};
+
+const NAME: &str = "rootless.test/app:latest";
+
+/// Somebody who is not root.
+#[derive(Debug)]
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+/// The users in the system's list, with the fields that count.
+fn users() -> Vec<User> {
+    let list = fs::read_to_string("/etc/passwd").unwrap();
+    let user = |line: &str| {
+        let fields: Vec<_> = line.split(':').collect();
+        let [name, _, uid, gid, ..] = fields.as_slice() else { return None };
+        Some(User { name: (*name).to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+    };
+    list.lines().filter_map(user).collect()
+}
+
+/// Whether 65,536 subordinate user and group ids are set aside for a user.
+fn has_subordinate_ids(user: &User) -> bool {
+    let enough = |file: &str| {
+        let list = fs::read_to_string(file).unwrap_or_default();
+        list.lines().any(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [owner, _, count] = fields.as_slice() else { return false };
+            (*owner == user.name || *owner == user.uid.to_string())
+                && count.parse::<u32>().is_ok_and(|count| count >= 65_536)
+        })
+    };
+    enough("/etc/subuid") && enough("/etc/subgid") && need::tool("newuidmap").is_some()
+}
+
+/// A folder of a plain user's, with the command and an image in it.
+struct Home {
+    scratch: Scratch,
+    user: User,
+}
+
+impl Home {
+    /// The plain user who runs the test, or one that root borrows.
+    fn of(wanted: impl Fn(&User) -> bool) -> Option<Self> {
+        let me = rustix::process::getuid().as_raw();
+        let user = users()
+            .into_iter()
+            .find(|user| user.uid != 0 && (me == 0 || me == user.uid) && wanted(user))?;
+        let home = Self { scratch: Scratch::new(), user };
+        fs::copy(need::binary(), home.path("overlay2")).unwrap();
+        image().write_oci(&home.path("image"), Compression::Gzip);
+        if me == 0 {
+            give(home.scratch.path(), &home.user);
+        }
+        Some(home)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// A command run as the user, in the folder.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = if need::is_root() {
+            let mut command = Command::new("setpriv");
+            command.arg(format!("--reuid={}", self.user.uid));
+            command.arg(format!("--regid={}", self.user.gid)).arg("--init-groups").arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(self.scratch.path());
+        command.env("HOME", self.scratch.path()).env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    /// A script inside `overlay2 unshare`, with `o` as the command on a store in the folder.
+    fn unshare(&self, script: &str) -> Done {
+        let script = format!("set -eu; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
+        Done::of(self.command(&self.path("overlay2")).args(["unshare", "--", "sh", "-c", &script]))
+    }
+
+    /// The same, which has to succeed; the lines that it printed.
+    fn lines(&self, script: &str) -> Vec<String> {
+        let done = self.unshare(script);
+        assert_eq!(done.status, 0, "{}\n{}", done.stdout, done.stderr);
+        done.stdout.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // The files belong to ids that only root and the namespace may remove.
+        if !need::is_root() {
+            let _ = self.unshare("chmod -R u+rwx store; rm -rf store");
+        }
+    }
+}
+
+fn give(path: &Path, user: &User) {
+    chown(path, Some(user.uid), Some(user.gid)).unwrap();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), user);
+        }
+    }
+}
+
+/// Files of several owners, one of them nobody.
+fn image() -> TestImage {
+    let base = Layer::new()
+        .dir("etc", 0o755)
+        .file("etc/root", 0o644, "root\n")
+        .owned_by(1000, 1001)
+        .dir("srv", 0o750)
+        .file("srv/app", 0o755, "app\n")
+        .owned_by(65_534, 65_534)
+        .file("srv/nobody", 0o600, "nobody\n");
+    let top = Layer::new().dir("etc", 0o755).whiteout("etc/root").file("etc/top", 0o444, "top\n");
+    TestImage::new(NAME).layer("ADD base", base).layer("RUN top", top)
+}
+
+macro_rules! user_with_subordinate_ids {
+    () => {
+        match Home::of(has_subordinate_ids) {
+            Some(home) => home,
+            None => {
+                let reason = "no plain user has 65,536 subordinate ids and newuidmap";
+                return need::skip(&test_name!(), Lack::Missing(reason));
+            }
+        }
+    };
+}
+
+#[test]
+fn unshare_maps_the_user_to_root_and_the_subordinate_ids_behind() {
+    let home = user_with_subordinate_ids!();
+    let lines = home.lines("id -u; id -g; awk '{n += $3} END {print n}' /proc/self/uid_map");
+    assert_eq!(lines[..2], ["0", "0"]);
+    assert!(lines[2].parse::<u64>().unwrap() > 65_535, "{lines:?}");
+}
+
+#[test]
+fn unshare_passes_the_exit_status_and_the_arguments_on() {
+    let home = user_with_subordinate_ids!();
+    assert_eq!(home.unshare("exit 7").status, 7);
+    let mut command = home.command(&home.path("overlay2"));
+    let done = Done::of(command.args(["unshare", "--", "printf", "%s|", "a b", "--help", ""]));
+    assert_eq!((done.status, done.stdout.as_str()), (0, "a b|--help||"));
+    let mut command = home.command(&home.path("overlay2"));
+    let done = Done::of(command.args(["unshare", "--", "no-such-program"]));
+    assert!(done.status != 0 && done.stderr.contains("no-such-program"), "{done:?}");
+}
+
+#[test]
+fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
+    let home = user_with_subordinate_ids!();
+    let lines = home.lines(
+        "o load -q -i image
+         o create --name one rootless.test/app:latest
+         m=$(o mount one); echo \"$m\"
+         stat -c '%u:%g %a %n' \"$m\"/srv \"$m\"/srv/app \"$m\"/srv/nobody \"$m\"/etc/top | sed \"s#$m##\"
+         ls \"$m\"/etc",
+    );
+    assert_eq!(lines[..2], [NAME, "one"]);
+    assert!(lines[2].ends_with("merged") || Path::new(&lines[2]).is_absolute());
+    assert_eq!(
+        lines[3..],
+        [
+            "1000:1001 750 /srv",
+            "1000:1001 755 /srv/app",
+            "65534:65534 600 /srv/nobody",
+            "0:0 444 /etc/top",
+            "top"
+        ]
+    );
+
+    // Another namespace, and the container is there still; what was mounted has gone with its own.
+    let lines = home.lines(
+        "m=$(o mount one)
+         echo more >>\"$m\"/srv/app
+         chown 33:33 \"$m\"/srv/nobody
+         rm \"$m\"/etc/top
+         install -m 640 -o 7 -g 8 /dev/null \"$m\"/srv/new
+         mkdir \"$m\"/closed; chmod 0 \"$m\"/closed
+         o diff one
+         o unmount one
+         o commit one rootless.test/app:two
+         o save rootless.test/app:two -o saved.tar",
+    );
+    let (changes, rest) = lines.split_at(lines.len() - 1);
+    assert_eq!(
+        changes,
+        [
+            "A /closed",
+            "C /etc",
+            "D /etc/top",
+            "C /srv",
+            "C /srv/app",
+            "C /srv/nobody",
+            "A /srv/new"
+        ]
+        .map(str::to_owned)
+    );
+    assert!(rest[0].starts_with("sha256:"), "{rest:?}");
+
+    // The changeset says who owns what as the namespace sees it.
+    let layout = layout_of_tar(&home.path("saved.tar"), &home.path("saved"));
+    let top = Layout::open(&layout).changesets().pop().unwrap();
+    let mut archive = tar::Archive::new(top.as_slice());
+    let mut owners: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name =
+                String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+            let header = entry.header();
+            let (uid, gid) = (header.uid().unwrap(), header.gid().unwrap());
+            (name, uid, gid, header.mode().unwrap() & 0o7777)
+        })
+        .collect();
+    owners.retain(|(name, ..)| !name.contains(".wh.") && name != "." && name != "etc");
+    let expected = [
+        ("closed", 0, 0, 0),
+        ("srv", 1000, 1001, 0o750),
+        ("srv/app", 1000, 1001, 0o755),
+        ("srv/new", 7, 8, 0o640),
+        ("srv/nobody", 33, 33, 0o600),
+    ];
+    owners.sort();
+    assert_eq!(owners, expected.map(|(name, u, g, m)| (name.to_owned(), u, g, m)));
+
+    // And it can all be removed again, unreadable directories too.
+    let left = home.lines(
+        "o rm one; o rmi rootless.test/app:two rootless.test/app:latest
+         o ps --format json; o images --format json; o layer ls --format json",
+    );
+    assert_eq!(left[left.len() - 3..], ["[]", "[]", "[]"]);
+}
+
+#[test]
+fn a_user_without_subordinate_ids_is_root_over_a_single_id() {
+    let Some(home) = Home::of(|user| !has_subordinate_ids(user) && user.uid >= 1000) else {
+        let lack = Lack::Root("every plain user here has subordinate ids");
+        return need::skip(&test_name!(), lack);
+    };
+    let own = TestImage::tiny("rootless.test/tiny:latest");
+    own.write_oci(&home.path("tiny"), Compression::Gzip);
+    if need::is_root() {
+        give(&home.path("tiny"), &home.user);
+    }
+    let lines = home.lines(
+        "id -u; cat /proc/self/uid_map | wc -l
+         o load -q -i tiny
+         o create --name one rootless.test/tiny:latest
+         m=$(o mount one); cat \"$m\"/etc/motd; echo changed >\"$m\"/etc/motd; o diff one
+         o unmount one; o rm one; o rmi rootless.test/tiny:latest",
+    );
+    assert_eq!(lines[..5], ["0", "1", "rootless.test/tiny:latest", "one", "hello"]);
+    assert_eq!(lines[5..7], ["C /etc", "C /etc/motd"]);
+}
