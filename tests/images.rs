@@ -2,7 +2,8 @@
 //! when they were built, entry for entry.
 //!
 //! `OVERLAY2_IMAGES` names a folder with a folder for each image: `oci-raw`, `oci-gzip`,
-//! `oci-zstd` (OCI layouts), `docker-archive.tar`, and the tree as `merged.manifest.zst`.
+//! `oci-zstd` (OCI layouts), `docker-archive.tar`, and the tree as `merged.manifest.zst`. The
+//! value `none` says that there are none, even where nothing else may be skipped.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -36,14 +37,16 @@ enum Form {
 }
 
 /// The folder of an image, or why it is not there.
-fn folder(image: &str) -> Result<PathBuf, String> {
-    let images =
-        std::env::var_os("OVERLAY2_IMAGES").ok_or("OVERLAY2_IMAGES names no folder of images")?;
+fn folder(image: &str) -> Result<PathBuf, Lack<'static>> {
+    let images = std::env::var_os("OVERLAY2_IMAGES")
+        .ok_or(Lack::Missing("OVERLAY2_IMAGES names no folder of images"))?;
     let folder = Path::new(&images).join(image);
-    if folder.join("merged.manifest.zst").is_file() {
+    if images == "none" {
+        Err(Lack::Declined("OVERLAY2_IMAGES says that there are no images"))
+    } else if folder.join("merged.manifest.zst").is_file() {
         Ok(folder)
     } else {
-        Err(format!("there is no image {image} in OVERLAY2_IMAGES"))
+        Err(Lack::Missing("OVERLAY2_IMAGES has no such image"))
     }
 }
 
@@ -125,7 +128,7 @@ macro_rules! image {
         fn $name() {
             let folder = match folder(stringify!($image)) {
                 Ok(folder) => folder,
-                Err(reason) => return need::skip(&test_name!(), Lack::Missing(&reason)),
+                Err(lack) => return need::skip(&test_name!(), lack),
             };
             sandbox!();
             require!(

@@ -29,6 +29,8 @@ const COMMITTED: &str = "peers.test/app:changed";
 /// An image with one of each thing, deletions among them.
 fn image() -> TestImage {
     let base = Layer::new()
+        // Where there is no such entry, programs differ in the mode of the root directory.
+        .root(0o755)
         .dir("etc", 0o755)
         .dir("etc/conf.d", 0o755)
         .file("etc/conf.d/one", 0o644, "1\n")

@@ -231,22 +231,6 @@ fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
     assert!(rest[0].starts_with("sha256:"), "{rest:?}");
 
     // The changeset says who owns what as the namespace sees it.
-    let layout = layout_of_tar(&home.path("saved.tar"), &home.path("saved"));
-    let top = Layout::open(&layout).changesets().pop().unwrap();
-    let mut archive = tar::Archive::new(top.as_slice());
-    let mut owners: Vec<_> = archive
-        .entries()
-        .unwrap()
-        .map(|entry| {
-            let entry = entry.unwrap();
-            let name =
-                String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
-            let header = entry.header();
-            let (uid, gid) = (header.uid().unwrap(), header.gid().unwrap());
-            (name, uid, gid, header.mode().unwrap() & 0o7777)
-        })
-        .collect();
-    owners.retain(|(name, ..)| !name.contains(".wh.") && name != "." && name != "etc");
     let expected = [
         ("closed", 0, 0, 0),
         ("srv", 1000, 1001, 0o750),
@@ -254,7 +238,9 @@ fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
         ("srv/new", 7, 8, 0o640),
         ("srv/nobody", 33, 33, 0o600),
     ];
-    owners.sort();
+    let layout = layout_of_tar(&home.path("saved.tar"), &home.path("saved"));
+    let mut owners = owners(&Layout::open(&layout).changesets().pop().unwrap());
+    owners.retain(|(name, ..)| !name.contains(".wh.") && name != "." && name != "etc");
     assert_eq!(owners, expected.map(|(name, u, g, m)| (name.to_owned(), u, g, m)));
 
     // And it can all be removed again, unreadable directories too.
@@ -263,6 +249,24 @@ fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
          o ps --format json; o images --format json; o layer ls --format json",
     );
     assert_eq!(left[left.len() - 3..], ["[]", "[]", "[]"]);
+}
+
+/// Name, uid, gid and mode of each entry of a changeset, by name.
+fn owners(changeset: &[u8]) -> Vec<(String, u64, u64, u32)> {
+    let mut archive = tar::Archive::new(changeset);
+    let mut owners: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let header = entry.header();
+            let (uid, gid) = (header.uid().unwrap(), header.gid().unwrap());
+            (name.trim_end_matches('/').to_owned(), uid, gid, header.mode().unwrap() & 0o7777)
+        })
+        .collect();
+    owners.sort();
+    owners
 }
 
 #[test]

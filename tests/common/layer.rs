@@ -33,6 +33,15 @@ impl Layer {
         self
     }
 
+    /// The root directory itself, which many changesets have no entry for.
+    pub fn root(mut self, mode: u32) -> Self {
+        let mut header = self.header(EntryType::Directory, mode);
+        header.as_old_mut().name[..2].copy_from_slice(b"./");
+        header.set_cksum();
+        self.tar.append(&header, &b""[..]).unwrap();
+        self
+    }
+
     pub fn dir(self, path: &str, mode: u32) -> Self {
         self.entry(EntryType::Directory, &format!("{path}/"), mode, b"")
     }

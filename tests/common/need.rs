@@ -14,6 +14,8 @@ pub enum Lack<'a> {
     Missing(&'a str),
     /// Only real root can do it, so that a plain user's run is complete without.
     Root(&'a str),
+    /// Whoever runs the tests said that it is to be left out.
+    Declined(&'a str),
 }
 
 /// Says on standard error, past the test harness's capture, that `test` is skipped; panics where
@@ -22,6 +24,7 @@ pub fn skip(test: &str, lack: Lack<'_>) {
     let (reason, demanded) = match &lack {
         Lack::Missing(reason) => (reason, demand() != Demand::Nothing),
         Lack::Root(reason) => (reason, demand() == Demand::All),
+        Lack::Declined(reason) => (reason, false),
     };
     assert!(!demanded, "OVERLAY2_REQUIRE is set, and {test} cannot run: {reason}");
     let line = format!("SKIP {test}: {reason}\n");
