@@ -29,7 +29,6 @@ const COMMITTED: &str = "peers.test/app:changed";
 /// An image with one of each thing, deletions among them.
 fn image() -> TestImage {
     let base = Layer::new()
-        // Where there is no such entry, programs differ in the mode of the root directory.
         .root(0o755)
         .dir("etc", 0o755)
         .dir("etc/conf.d", 0o755)
@@ -41,7 +40,7 @@ fn image() -> TestImage {
         .owned_by(1000, 1000)
         .dir("srv", 0o750)
         .file("srv/main", 0o4755, vec![b'm'; 70_000])
-        .hard_link("srv/alias", "srv/main")
+        .hard_link("srv/alias", "srv/main", 0o4755)
         .symlink("srv/link", "../etc/conf.d")
         .fifo("srv/pipe", 0o622);
     let changes = Layer::new()
@@ -132,7 +131,9 @@ fn umoci_unpacks_the_same_tree() {
     let bundle = store.scratch().join("bundle");
     let image = format!("{}:{tag}", layout.display());
     need::run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle));
-    Manifest::of(&bundle.join("rootfs")).assert_is(&tree);
+    // Where the kernel shows names that are deleted, unpacking deletes them.
+    let unpacked = Manifest::of(&bundle.join("rootfs")).with_visible_links();
+    unpacked.assert_is(&tree.with_visible_links());
 }
 
 /// podman with storage of its own, which goes when this is dropped.
@@ -162,7 +163,8 @@ fn podman_loads_and_mounts_the_same_tree() {
         let name = printed.rsplit(' ').next().unwrap();
         assert!(printed.contains("Loaded image"), "{transport}: {printed}");
         let mounted = PathBuf::from(podman.run(&["image", "mount", name]));
-        Manifest::of(&mounted).assert_is(&tree);
+        // Root directories are 0555 there, whatever the changesets say.
+        Manifest::of(&mounted).without_root().assert_is(&tree.clone().without_root());
         podman.run(&["image", "unmount", name]);
         let shown: Value = serde_json::from_str(&podman.run(&["inspect", name])).unwrap();
         assert_eq!(shown[0]["RootFS"]["Layers"], serde_json::json!(store.diff_ids(COMMITTED)));

@@ -223,8 +223,8 @@ fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
             "D /etc/top",
             "C /srv",
             "C /srv/app",
-            "C /srv/nobody",
-            "A /srv/new"
+            "A /srv/new",
+            "C /srv/nobody"
         ]
         .map(str::to_owned)
     );

@@ -51,11 +51,12 @@ impl Layer {
     }
 
     pub fn symlink(self, path: &str, target: &str) -> Self {
-        self.link(EntryType::Symlink, path, target)
+        self.link(EntryType::Symlink, path, target, 0o777)
     }
 
-    pub fn hard_link(self, path: &str, target: &str) -> Self {
-        self.link(EntryType::Link, path, target)
+    /// Another name of a file, whose mode it repeats: some programs apply it again.
+    pub fn hard_link(self, path: &str, target: &str, mode: u32) -> Self {
+        self.link(EntryType::Link, path, target, mode)
     }
 
     pub fn fifo(self, path: &str, mode: u32) -> Self {
@@ -97,8 +98,8 @@ impl Layer {
         self
     }
 
-    fn link(mut self, kind: EntryType, path: &str, target: &str) -> Self {
-        let mut header = self.header(kind, 0o777);
+    fn link(mut self, kind: EntryType, path: &str, target: &str, mode: u32) -> Self {
+        let mut header = self.header(kind, mode);
         self.tar.append_link(&mut header, path, target).unwrap();
         self
     }

@@ -22,6 +22,7 @@ pub struct Manifest(BTreeMap<String, String>);
 
 const TYPE: usize = 0;
 const MTIME: usize = 6;
+const LINKS: usize = 7;
 const XATTRS: usize = 8;
 
 impl Manifest {
@@ -65,6 +66,31 @@ impl Manifest {
     /// Leaves out the time of the root directory, which an archive need not carry.
     pub fn without_root_time(mut self) -> Self {
         self.0.entry(".".to_owned()).and_modify(|line| *line = with_field(line, MTIME, "-"));
+        self
+    }
+
+    /// Leaves out the root directory itself.
+    pub fn without_root(mut self) -> Self {
+        self.0.remove(".");
+        self
+    }
+
+    /// Leaves out that a file has other names which the tree does not show: a name that a layer
+    /// deletes still counts in the link count of the layer below.
+    pub fn with_visible_links(mut self) -> Self {
+        let group = |line: &str| line.split(' ').nth(LINKS).map(str::to_owned);
+        let mut members = HashMap::<_, Vec<_>>::new();
+        for (path, line) in &self.0 {
+            members.entry(group(line)).or_default().push(path.clone());
+        }
+        for (path, line) in &mut self.0 {
+            match members[&group(line)].as_slice() {
+                _ if group(line).as_deref() == Some("-") => {}
+                [_alone] => *line = with_field(line, LINKS, "-"),
+                [first, ..] => *line = with_field(line, LINKS, first),
+                [] => unreachable!("{path} is a member"),
+            }
+        }
         self
     }
 
