@@ -102,6 +102,11 @@ impl Stack {
         self.namespace
     }
 
+    /// What is done at a directory that was renamed.
+    pub(crate) fn redirects(&self) -> Redirects {
+        self.redirects
+    }
+
     /// Whether there is no layer, so no tree either.
     pub(crate) fn is_empty(&self) -> bool {
         self.layers.is_empty()

@@ -4,6 +4,7 @@
 
 pub(crate) mod assumptions;
 pub(crate) mod lookup;
+pub(crate) mod metacopy;
 pub(crate) mod opaque;
 pub(crate) mod override_stat;
 pub(crate) mod redirect;

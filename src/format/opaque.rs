@@ -19,11 +19,16 @@ impl Opaque {
     /// Reads the mark of a directory.
     pub(crate) fn read(namespace: Namespace, directory: Target<'_>) -> SysResult<Self> {
         let value = xattr::get(directory, &namespace.name(mark::OPAQUE))?;
-        Ok(match value.as_deref() {
+        Ok(Self::parse(value.as_deref()))
+    }
+
+    /// What the mark's value says; `None` where there is no mark.
+    pub(crate) fn parse(value: Option<&[u8]>) -> Self {
+        match value {
             Some(b"y") => Self::Yes,
             Some(b"x") => Self::XattrWhiteouts,
             _ => Self::No,
-        })
+        }
     }
 }
 
