@@ -1,23 +1,47 @@
 //! Changesets: layers as tars, applied to a directory and written from one.
 //!
+//! What a tar says is decided for the layer as a whole before marks are written. What an UpperDir
+//! says is read by one walk (`walk`), whether it is listed, written or exported.
+//!
 //! Source: OCI image-spec, layer.md.
 
 mod acl;
 mod ahead;
 mod apply;
 mod attributes;
+mod change;
+mod compare;
 mod content;
 mod entry;
+mod equal;
+mod export;
 mod finish;
 mod header;
 mod limits;
+mod new_tree;
+mod node;
+mod old_tree;
+mod options;
+mod pack;
 mod pax;
 mod reader;
 mod split;
+mod tar_header;
+mod tar_writer;
 mod tree;
 mod unpack;
+mod walk;
+mod write;
 
 pub use apply::{Applied, ApplyOptions, Ownership, apply};
 pub use attributes::Unkept;
+pub use change::{Change, ChangeKind};
+pub(crate) use compare::compare;
+pub(crate) use export::export;
 pub use limits::ApplyLimits;
+pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
 pub use split::reassemble;
+pub(crate) use write::write_diff;
+
+#[cfg(test)]
+mod tests;
