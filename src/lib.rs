@@ -19,6 +19,12 @@ pub mod changeset;
 pub mod image;
 pub mod store;
 
+pub mod userns {
+    //! A command as root of a user namespace of its own, and which one this process is in.
+
+    pub use crate::sys::userns::{UserNamespace, current_maps, in_initial_namespace};
+}
+
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use error::{Error, ErrorKind, Result};

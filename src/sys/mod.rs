@@ -8,11 +8,15 @@ pub(crate) mod copy;
 pub(crate) mod dir;
 pub(crate) mod durable;
 pub(crate) mod inode_io;
+pub(crate) mod interrupts;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;
 pub(crate) mod random;
 pub(crate) mod remove;
+pub(crate) mod subid;
+pub(crate) mod unshare;
+pub(crate) mod userns;
 pub(crate) mod xattr;
 
 pub use dir::Dir;

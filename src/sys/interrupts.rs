@@ -1,0 +1,89 @@
+//! What a terminal sends is left to the command that is waited for, as `system(3)` leaves it.
+
+use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
+
+/// How the process took SIGINT and SIGQUIT before they were ignored.
+#[derive(Clone, Copy)]
+pub(crate) struct Dispositions([libc::sigaction; 2]);
+
+/// While one lives, this process ignores SIGINT and SIGQUIT; the last to go restores them.
+#[derive(Debug)]
+pub(crate) struct Interrupts(());
+
+const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
+
+/// How many there are, and what the first of them found.
+static IGNORING: Mutex<(usize, Option<Dispositions>)> = Mutex::new((0, None));
+
+impl Interrupts {
+    /// Ignores both from now on; also says how they were taken, for a child to take them so again.
+    pub(crate) fn ignore() -> (Self, Option<Dispositions>) {
+        let mut ignoring = IGNORING.lock().unwrap_or_else(PoisonError::into_inner);
+        ignoring.0 += 1;
+        if ignoring.0 == 1 {
+            ignoring.1 = Some(Dispositions(SIGNALS.map(|signal| replace(signal, &ignored()))));
+        }
+        (Self(()), ignoring.1)
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        let mut ignoring = IGNORING.lock().unwrap_or_else(PoisonError::into_inner);
+        ignoring.0 -= 1;
+        if ignoring.0 == 0 {
+            ignoring.1.take().iter().for_each(Dispositions::restore);
+        }
+    }
+}
+
+impl Dispositions {
+    /// Takes both as before. It does nothing that a child may not do between `fork` and `exec`.
+    pub(crate) fn restore(&self) {
+        for (signal, disposition) in SIGNALS.into_iter().zip(&self.0) {
+            replace(signal, disposition);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
+fn ignored() -> libc::sigaction {
+    // SAFETY: a `sigaction` of nothing but zeros is a valid one: no handler, no flag, no mask.
+    let mut disposition: libc::sigaction = unsafe { std::mem::zeroed() };
+    disposition.sa_sigaction = libc::SIG_IGN;
+    disposition
+}
+
+#[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
+fn replace(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
+    let mut before = MaybeUninit::zeroed();
+    // SAFETY: both are whole `sigaction`s; `with` is "ignore" or what was in force before, so no
+    // handler is installed that the process did not have. Zeros are a valid value of `before`
+    // should the call fail, which it cannot for these two signals.
+    unsafe {
+        libc::sigaction(signal, with, before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ignores(signal: libc::c_int) -> bool {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap() & (1 << (signal - 1)) != 0
+    }
+
+    #[test]
+    fn the_last_to_go_restores_the_signals() {
+        let (first, before) = Interrupts::ignore();
+        assert!(before.is_some());
+        let (second, _) = Interrupts::ignore();
+        drop(first);
+        assert!(ignores(libc::SIGINT) && ignores(libc::SIGQUIT));
+        drop(second);
+    }
+}
