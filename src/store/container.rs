@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::container_name::{check_container_name, generated};
-use super::hold::{Attempt, Held};
+use super::hold::{Attempt, Held, patience};
 use super::layout::{
     CONTAINER_FILE, CONTAINER_NAMES, CONTAINERS, ContainerId, IMAGE_FILE, MERGED, Object, UPPER,
     WORK,
@@ -178,7 +178,7 @@ impl Store {
     pub fn lock_container(&self, id: &ContainerId) -> Result<Option<ContainerLock>> {
         self.writable()?;
         let object = Object::Container(*id);
-        let held = match self.claim(object)? {
+        let held = match self.claim(object, patience())? {
             Attempt::Held(held) => held,
             Attempt::Busy => return Ok(None),
             Attempt::Gone => return Err(self.no_such(object)),

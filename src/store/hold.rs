@@ -16,7 +16,7 @@ use crate::sys::dir::SysResult;
 use crate::sys::lock::{Lock, Mode};
 use rustix::io::Errno;
 
-/// How long a remover waits for those who hold an object only for a moment.
+/// How long one removal waits, in all, for those who hold an object only for a moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A directory that is locked, and was found under its name while it was.
@@ -86,6 +86,11 @@ pub(super) fn wait_exclusive(dir: &Dir) -> SysResult<Lock> {
     Lock::wait(dir.child(b".")?.into(), Mode::Exclusive)
 }
 
+/// Until when a removal that starts now waits for others.
+pub(super) fn patience() -> Instant {
+    Instant::now() + PATIENCE
+}
+
 impl Store {
     /// Holds `object` so that it does not go; `None` where there is no such object.
     pub(super) fn lease(&self, object: Object) -> Result<Option<Held>> {
@@ -97,11 +102,10 @@ impl Store {
         }
     }
 
-    /// Holds `object` alone; is patient only with those who hold it for a moment.
-    pub(super) fn claim(&self, object: Object) -> Result<Attempt> {
+    /// Holds `object` alone; waits for others until `deadline`, which [`patience`] gives.
+    pub(super) fn claim(&self, object: Object, deadline: Instant) -> Result<Attempt> {
         let name = object.name();
-        let deadline = Some(Instant::now() + PATIENCE);
-        Held::poll(self.top(object.place()), name.as_bytes(), Mode::Exclusive, deadline)
+        Held::poll(self.top(object.place()), name.as_bytes(), Mode::Exclusive, Some(deadline))
             .during("lock directory", &self.at(&[object.place(), &name]))
     }
 

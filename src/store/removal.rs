@@ -2,12 +2,13 @@
 //! goes with it where nothing else stands there.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::Store;
-use super::hold::{Attempt, Held};
+use super::hold::{Attempt, Held, patience};
 use super::layout::{
     CHAIN_FILE, CHAINS, CONTAINER_FILE, IMAGE_FILE, LAYERS, LayerKey, Object, PINNED, TRASH,
 };
@@ -62,7 +63,7 @@ impl Store {
 
     /// Holds an object alone for its removal.
     pub(super) fn claim_unused(&self, object: Object) -> Result<Held> {
-        let held = match self.claim(object)? {
+        let held = match self.claim(object, patience())? {
             Attempt::Held(held) => held,
             Attempt::Gone => return Err(self.no_such(object)),
             Attempt::Busy => {
@@ -115,13 +116,14 @@ impl Store {
     /// goes before its user.
     fn cascade(&self, mut pending: Vec<(Object, Option<Object>)>) -> Result<()> {
         let mut layers = BTreeSet::new();
+        let deadline = patience();
         let mut gone = false;
         while let Some((object, user)) = pending.pop() {
             if let Object::Layer(_) = object {
                 layers.insert((object, user));
                 continue;
             }
-            if let Some(below) = self.drop_one(object, user)? {
+            if let Some(below) = self.drop_one(object, user, deadline)? {
                 gone = true;
                 pending.extend(below.into_iter().map(|below| (below, Some(object))));
             }
@@ -131,7 +133,7 @@ impl Store {
         }
         gone = false;
         for (layer, user) in layers {
-            gone |= self.drop_one(layer, user)?.is_some();
+            gone |= self.drop_one(layer, user, deadline)?.is_some();
         }
         if gone {
             self.durability().sync_names(self.top(LAYERS)).during("sync", &self.at(&[LAYERS]))?;
@@ -141,9 +143,14 @@ impl Store {
 
     /// Removes `object` where nothing uses it, and gives back what it stood on. Where it stays, the
     /// link of `user`, which is gone, is taken from it.
-    fn drop_one(&self, object: Object, user: Option<Object>) -> Result<Option<Vec<Object>>> {
+    fn drop_one(
+        &self,
+        object: Object,
+        user: Option<Object>,
+        deadline: Instant,
+    ) -> Result<Option<Vec<Object>>> {
         // Who holds it now will make use of it, or take it back itself.
-        let Attempt::Held(held) = self.claim(object)? else {
+        let Attempt::Held(held) = self.claim(object, deadline)? else {
             return Ok(None);
         };
         if let Some(user) = user

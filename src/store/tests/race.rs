@@ -31,7 +31,7 @@ fn together<T: Send>(
 #[test]
 fn e82_a_layer_that_two_commit_is_there_once() {
     let scratch = scratch();
-    for round in 0..20 {
+    for round in 0..8 {
         let text = format!("layer {round}");
         let leased = together(&scratch, 3, |_, store| {
             let finished = finished(store, &text);
