@@ -126,3 +126,40 @@ pub(super) fn touch(dir: &Dir, name: &[u8]) -> SysResult<()> {
     use rustix::fs::OFlags;
     dir.open(name, OFlags::WRONLY | OFlags::CREATE, 0o600).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::RenameFlags;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_is_held_still_has_its_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient(temporary.path()).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    dir.make_dir(b"object", 0o700).unwrap();
+                    while !matches!(
+                        Held::attempt(&dir, b"object", Mode::Exclusive).unwrap(),
+                        Attempt::Held(_held)
+                            if dir.rename(b"object", &dir, b"gone", RenameFlags::empty()).is_ok()
+                    ) {}
+                    dir.remove_dir(b"gone").unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            let mut held = 0;
+            while !done.load(Ordering::Relaxed) {
+                if let Attempt::Held(leased) = Held::attempt(&dir, b"object", Mode::Shared).unwrap()
+                {
+                    assert!(dir.names(b"object", leased.dir()).unwrap());
+                    held += 1;
+                }
+            }
+            assert!(held > 0);
+        });
+    }
+}
