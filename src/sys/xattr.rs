@@ -121,6 +121,11 @@ fn list_into(target: Target<'_>, buffer: &mut [u8]) -> SysResult<usize> {
     }
 }
 
+/// Whether the kernel knows the calls that take a name in a directory; `name` exists in `dir`.
+pub(crate) fn has_at_calls(dir: &Dir, name: &[u8]) -> bool {
+    !matches!(at::list(dir.as_fd(), name, &mut []), Err(Errno::NOSYS | Errno::PERM))
+}
+
 /// The path of an open file under `/proc`, for calls that take nothing else.
 pub(crate) fn proc_path(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
