@@ -1,10 +1,12 @@
 //! The end of a changeset: marks, late hard links, the attributes of directories, assumptions.
 
+use std::collections::HashSet;
+
 use rustix::io::Errno;
 
 use super::attributes::Given;
 use super::header::invalid;
-use super::tree::{Directory, Node, Tree};
+use super::tree::{Directory, Hidden, Node};
 use super::unpack::Unpack;
 use crate::error::{Context, Result};
 use crate::format::{Assumptions, LowerLink, opaque, whiteout};
@@ -17,30 +19,79 @@ impl Unpack<'_> {
     /// Writes what could only be decided once the whole changeset was seen.
     pub(super) fn finish(&mut self) -> Result<Assumptions> {
         let links = self.late_links()?;
+        let mut unwritten = Vec::new();
         for node in self.tree.nodes() {
-            self.whiteouts(node)?;
+            self.hide(node);
+            self.whiteouts(node, &mut unwritten)?;
         }
+        let linked: HashSet<_> = links.iter().filter_map(|link| link.name.parent()).collect();
         let (mut implied, mut whited) = (Vec::new(), Vec::new());
         // What lies beneath comes first: its parent may be closed afterwards.
         for node in self.tree.nodes().rev() {
-            self.attributes(node)?;
             let directory = self.tree.get(node);
-            if directory.path.is_root() {
-                continue;
+            let path = directory.path.clone();
+            let is_implied = !directory.is_explicit() && !path.is_root();
+            let is_alone = directory.recreated || self.parent_hidden(node) == Hidden::Yes;
+            if is_implied && is_alone && !linked.contains(&path) {
+                if self.remove_hollow(node, &mut unwritten)? {
+                    continue;
+                }
+            } else if is_implied && !is_alone {
+                implied.push(path.clone());
             }
-            if directory.attributes.is_none() && !directory.recreated {
-                implied.push(directory.path.clone());
-            }
-            if !directory.whiteouts.is_empty() {
-                whited.push(directory.path.clone());
+            self.attributes(node)?;
+            if !self.tree.get(node).whiteouts.is_empty() {
+                whited.push(path);
             }
         }
-        if !self.tree.get(Tree::ROOT).whiteouts.is_empty() {
-            whited.push(LayerPath::root());
+        for paths in [&mut implied, &mut whited, &mut unwritten] {
+            paths.sort();
         }
-        implied.sort();
-        whited.sort();
-        Ok(Assumptions { implied, whited, links })
+        Ok(Assumptions { implied, whited, unwritten, links })
+    }
+
+    /// Finds out whether what lies below shows in a directory; its parent's turn was before.
+    fn hide(&mut self, node: Node) {
+        let above = self.parent_hidden(node);
+        let directory = self.tree.get_mut(node);
+        let is_sure = directory.is_explicit() || directory.recreated || directory.path.is_root();
+        let own = match (directory.opaque, is_sure) {
+            (false, _) => Hidden::No,
+            (true, false) => Hidden::Unless,
+            (true, true) => Hidden::Yes,
+        };
+        directory.hidden = own.max(above);
+    }
+
+    fn parent_hidden(&self, node: Node) -> Hidden {
+        let parent = self.tree.get(node).path.parent();
+        let parent = parent.and_then(|parent| self.tree.find(&parent));
+        parent.map_or(Hidden::No, |parent| self.tree.get(parent).hidden)
+    }
+
+    /// Removes a directory that only marks imply, which make none, where the layers below have
+    /// none either; `false` where something is in it.
+    fn remove_hollow(&mut self, node: Node, unwritten: &mut Vec<LayerPath>) -> Result<bool> {
+        let directory = self.tree.get(node);
+        let (path, is_deleted) = (directory.path.clone(), directory.recreated);
+        let Some((parent, name)) = path.split() else { return Ok(false) };
+        let Some(parent) = self.tree.find(&parent) else { return Ok(false) };
+        let dir = self.handle(parent)?;
+        match dir.remove_dir(name) {
+            Ok(()) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(false),
+            Err(error) => return Err(error).during("remove directory", &path),
+        }
+        self.tree.forget(node);
+        match self.tree.get(parent).hidden {
+            Hidden::No if is_deleted => {
+                whiteout::make(&dir, name).during("create whiteout", &path)?;
+                self.tree.get_mut(parent).whiteouts.insert(name.into());
+            }
+            Hidden::Unless if is_deleted => unwritten.push(path),
+            _ => {}
+        }
+        Ok(true)
     }
 
     /// Links whose targets came later; those that are not there at all are left to the stack.
@@ -74,7 +125,8 @@ impl Unpack<'_> {
 
     fn leave(&self, links: Vec<LowerLink>) -> Result<Vec<LowerLink>> {
         for link in &links {
-            if self.is_deleted(&link.target) {
+            let is_made = || links.iter().any(|other| other.name == link.target);
+            if self.is_deleted(&link.target) && !is_made() {
                 let LowerLink { name, target } = link;
                 return Err(invalid(format!(
                     "{name} is a hard link to {target}, which the same changeset deletes"
@@ -100,13 +152,13 @@ impl Unpack<'_> {
     }
 
     /// Writes the whiteouts of one directory, and drops those that mean nothing.
-    fn whiteouts(&mut self, node: Node) -> Result<()> {
+    fn whiteouts(&mut self, node: Node, unwritten: &mut Vec<LayerPath>) -> Result<()> {
         let names = std::mem::take(&mut self.tree.get_mut(node).whiteouts);
         if names.is_empty() {
             return Ok(());
         }
         let mut written = names.clone();
-        let hides_all = self.tree.get(node).opaque;
+        let hidden = self.tree.get(node).hidden;
         let path = self.tree.get(node).path.clone();
         let dir = self.handle(node)?;
         for name in names {
@@ -119,7 +171,11 @@ impl Unpack<'_> {
                 written.remove(&name);
                 continue;
             }
-            if hides_all {
+            if hidden != Hidden::No {
+                let stat = dir.stat_if_exists(&name).during("look up", &target)?;
+                if hidden == Hidden::Unless && stat.is_none() {
+                    unwritten.push(target);
+                }
                 continue;
             }
             match whiteout::make(&dir, &name) {
@@ -129,7 +185,7 @@ impl Unpack<'_> {
                 Err(error) => return Err(error).during("create whiteout", &target),
             }
         }
-        if !hides_all {
+        if hidden == Hidden::No {
             self.tree.get_mut(node).whiteouts = written;
         }
         Ok(())

@@ -12,6 +12,7 @@ mod attributes;
 mod change;
 mod compare;
 mod content;
+mod copy_tree;
 mod entry;
 mod equal;
 mod export;
@@ -32,6 +33,7 @@ mod tree;
 mod unpack;
 mod walk;
 mod write;
+mod variant;
 
 pub use apply::{Applied, ApplyOptions, Ownership, apply};
 pub use attributes::Unkept;
@@ -45,3 +47,4 @@ pub(crate) use write::write_diff;
 
 #[cfg(test)]
 mod tests;
+pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};

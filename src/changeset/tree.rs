@@ -24,10 +24,21 @@ pub(super) struct Directory {
     pub(super) opaque: bool,
     /// A whiteout names it: what lies below is another directory than this.
     pub(super) recreated: bool,
+    /// Whether the layers below can show in it; known at the end.
+    pub(super) hidden: Hidden,
     /// The names that whiteouts in it delete.
     pub(super) whiteouts: BTreeSet<Box<[u8]>>,
     children: Vec<Node>,
     replaced: bool,
+}
+
+/// Whether the layers below are hidden in a directory, by its own mark or one above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hidden {
+    No,
+    /// Unless a directory that is implied and opaque is a symlink below, where its mark is void.
+    Unless,
+    Yes,
 }
 
 /// What a directory's entry says of it.
@@ -133,6 +144,7 @@ impl Directory {
             attributes: None,
             opaque: false,
             recreated: false,
+            hidden: Hidden::No,
             whiteouts: BTreeSet::new(),
             children: Vec::new(),
             replaced: false,

@@ -19,6 +19,11 @@ pub struct Assumptions {
     /// name lies below, since the kernel shows whiteouts in a directory that merges with nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub whited: Vec<LayerPath>,
+    /// Whiteouts that were left out since they stand in, or beneath, a directory that is implied and
+    /// opaque. They say something only where that directory is a symlink below, in which an opaque
+    /// marker has no meaning.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unwritten: Vec<LayerPath>,
     /// Hard links to files that the changeset does not hold; they were left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LowerLink>,

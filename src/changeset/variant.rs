@@ -1,0 +1,389 @@
+//! Variants: layer directories that are right under one stack.
+//!
+//! A changeset is unpacked without the layers below it, and a few say things that depend on those
+//! ([`Assumptions`]). [`assumptions_hold`] tells whether the directory is right on a stack as it
+//! is; where it is not, [`resolve`] builds a copy that is.
+//!
+//! The copy is made directory by directory from a list of jobs, without recursion. What is named
+//! where it really lies comes first; directories that turn out to be symlinks below are put off
+//! until all of that is there, and then win no name that is taken.
+
+mod below;
+mod links;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+use super::Ownership;
+use super::attributes::Attach;
+use super::copy_tree::{Folder, Folders, Keep, copy_file, read_kept};
+use crate::error::{Context, Error, Result};
+use crate::format::lookup::{Found, Stack};
+use crate::format::opaque::Opaque;
+use crate::format::{Assumptions, Namespace, whiteout};
+use crate::layer_path::LayerPath;
+use crate::sys::Dir;
+use crate::sys::dir::{SysResult, type_of};
+use crate::sys::xattr::Target;
+use crate::watch::{Phase, Progress, Watch};
+use below::Below;
+use places::{From, Place, Places, View};
+
+/// How a variant is built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VariantOptions<'a> {
+    /// How owners are kept in this store; concerns directories that no layer describes.
+    pub(crate) ownership: Ownership,
+    /// What progress reports call the layer.
+    pub(crate) subject: &'a str,
+    /// Sees how far it is, and may stop it.
+    pub(crate) watch: Watch<'a>,
+}
+
+/// Whether `layer`, unpacked alone, is right on `below` as it is.
+///
+/// # Errors
+/// What the file system answers.
+pub(crate) fn assumptions_hold(
+    layer: &Dir,
+    assumptions: &Assumptions,
+    below: &Stack,
+) -> Result<bool> {
+    if !assumptions.links.is_empty() {
+        return Ok(false);
+    }
+    let namespace = below.namespace();
+    let mut below = Below::new(below);
+    let mut opaque = HashSet::new();
+    for path in &assumptions.implied {
+        let Some((parent, name)) = path.split() else { continue };
+        let dir = layer.descend_as_path(&parent).during("open directory", &parent)?;
+        if is_opaque(namespace, &dir, name).during("read mark of", path)? {
+            opaque.insert(path.clone());
+        }
+        let found =
+            if is_beneath(&opaque, &parent) { Found::Absent } else { below.look(&parent, name)? };
+        let holds = match found {
+            Found::Directory(there, _) => {
+                let there = there.top().during("open below", path)?;
+                let keep = Keep::Shown(namespace);
+                let ours = read_kept(&dir, name, keep).during("read", path)?;
+                let theirs = read_kept(&there.dir, b".", keep).during("read below", path)?;
+                ours.0 == theirs.0
+            }
+            Found::File(file) if type_of(&file.stat) == FileType::Symlink => false,
+            Found::File(_) | Found::Absent => has_content(&dir, name).during("read", path)?,
+        };
+        if !holds {
+            return Ok(false);
+        }
+    }
+    for path in &assumptions.whited {
+        if below.directory(path)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_beneath(paths: &HashSet<LayerPath>, path: &LayerPath) -> bool {
+    let mut at = (!paths.is_empty()).then(|| path.clone());
+    while let Some(path) = at {
+        if paths.contains(&path) {
+            return true;
+        }
+        at = path.parent();
+    }
+    false
+}
+
+fn is_opaque(namespace: Namespace, dir: &Dir, name: &[u8]) -> SysResult<bool> {
+    Ok(Opaque::read(namespace, Target::Name(dir, name))? == Opaque::Yes)
+}
+
+/// Whether a directory holds anything but whiteouts.
+fn has_content(parent: &Dir, name: &[u8]) -> SysResult<bool> {
+    let dir = parent.child(name)?;
+    for entry in dir.entries()? {
+        if !whiteout::is_whiteout(&dir.stat(&entry.name)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Builds in `into`, which must be empty and nobody else's, the directory that shows on `below`
+/// what the changeset of `layer` does to it.
+///
+/// It is a copy of the layer directory but for what `assumptions` names. Where one file is named
+/// both at its own path and through a symlink of the layers below, the one at its own path stays.
+/// Nothing is made durable here; what was made before a failure is left for the caller to remove.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`](crate::ErrorKind) where a hard link's target is missing, deleted or
+/// a directory, or a path leads through too many symlinks; [`Cancelled`](crate::ErrorKind), and
+/// what the file system answers.
+///
+/// Source: OCI image-spec, layer.md, "Applying Changesets".
+pub(crate) fn resolve(
+    layer: &Dir,
+    assumptions: &Assumptions,
+    below: &Stack,
+    into: &Dir,
+    options: &VariantOptions<'_>,
+) -> Result<()> {
+    let mut builder = Builder::new(layer, assumptions, below, into, *options);
+    builder.copy()?;
+    builder.links(&assumptions.links)?;
+    let Builder { mut layer, mut places, namespace, .. } = builder;
+    places.finish(&mut layer, &mut Attach::new(namespace, options.ownership))
+}
+
+/// A variant on its way.
+struct Builder<'a> {
+    namespace: Namespace,
+    layer: Folders<'a>,
+    places: Places<'a>,
+    implied: HashSet<&'a LayerPath>,
+    /// Whiteouts that are not in the layer directory, by their parents.
+    unwritten: HashMap<LayerPath, Vec<&'a LayerPath>>,
+    /// Directories of the layer, and what they become.
+    jobs: Vec<(Folder, Folder)>,
+    /// Directories of the layer whose names are symlinks: where those stand, and how they are named.
+    put_off: VecDeque<(Folder, Folder, Box<[u8]>)>,
+    /// Files of several names, by device and inode in the layer.
+    copied: HashMap<(u64, u64), (Folder, Box<[u8]>)>,
+    options: VariantOptions<'a>,
+    entries: u64,
+    bytes: u64,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        layer: &'a Dir,
+        assumptions: &'a Assumptions,
+        below: &'a Stack,
+        into: &'a Dir,
+        options: VariantOptions<'a>,
+    ) -> Self {
+        let mut unwritten = HashMap::<_, Vec<_>>::new();
+        for path in &assumptions.unwritten {
+            unwritten.entry(path.parent().unwrap_or_default()).or_default().push(path);
+        }
+        Self {
+            namespace: below.namespace(),
+            layer: Folders::new(layer),
+            places: Places::new(into, below, Folders::ROOT),
+            implied: assumptions.implied.iter().collect(),
+            unwritten,
+            jobs: vec![(Folders::ROOT, Folders::ROOT)],
+            put_off: VecDeque::new(),
+            copied: HashMap::new(),
+            options,
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    fn copy(&mut self) -> Result<()> {
+        loop {
+            while let Some((source, place)) = self.jobs.pop() {
+                self.directory(source, place)?;
+            }
+            let Some((source, parent, name)) = self.put_off.pop_front() else { return Ok(()) };
+            let walked = self.places.walk(parent, [&*name].into_iter(), places::Missing::Imply);
+            let place = walked.map_err(|error| {
+                error.within(format!("follow {}", self.places.folders.path_of(parent, &name)))
+            })?;
+            // An opaque marker says nothing in a directory that is a symlink.
+            self.jobs.extend(place.map(|place| (source, place)));
+        }
+    }
+
+    /// Copies what lies directly in a directory of the layer.
+    fn directory(&mut self, source: Folder, place: Folder) -> Result<()> {
+        let path = self.layer.path(source);
+        let dir = self.layer.handle(source)?;
+        for entry in dir.sorted_entries().during("read directory", &path)? {
+            let stat = dir
+                .stat(&entry.name)
+                .map_err(|error| Error::os(error, "stat", &path.join(&entry.name)))?;
+            if whiteout::is_whiteout(&stat) {
+                self.whiteout(place, &entry.name)?;
+            } else if type_of(&stat) == FileType::Directory {
+                self.child(source, place, &entry.name)?;
+            } else {
+                self.file(&dir, place, &entry.name, &stat)?;
+            }
+            self.count(&stat)?;
+        }
+        for whiteout in self.unwritten.remove(&path).unwrap_or_default() {
+            self.whiteout(place, whiteout.file_name().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, stat: &Stat) -> Result<()> {
+        self.entries += 1;
+        if type_of(stat) == FileType::RegularFile {
+            self.bytes += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+        if self.entries % 64 != 0 {
+            return Ok(());
+        }
+        self.options.watch.report(&Progress {
+            subject: self.options.subject,
+            phase: Phase::Unpack,
+            bytes: self.bytes,
+            total_bytes: None,
+            entries: self.entries,
+        })
+    }
+
+    fn child(&mut self, parent: Folder, place: Folder, name: &[u8]) -> Result<()> {
+        let path = self.layer.path_of(parent, name);
+        let dir = self.layer.handle(parent)?;
+        let opaque = is_opaque(self.namespace, &dir, name).during("read mark of", &path)?;
+        let source = self.layer.add(parent, name);
+        let made = if self.implied.contains(&path) {
+            self.implied_directory(source, place, name, opaque)?
+        } else {
+            self.own_directory(source, place, name, opaque)?
+        };
+        self.jobs.extend(made.map(|made| (source, made)));
+        Ok(())
+    }
+
+    /// A directory that the changeset describes; `None` where it is not copied.
+    fn own_directory(
+        &mut self,
+        source: Folder,
+        parent: Folder,
+        name: &[u8],
+        opaque: bool,
+    ) -> Result<Option<Folder>> {
+        let known = self.places.find(parent, name);
+        let place = match known {
+            Some(known) => known,
+            None => self.places.add(parent, name, Place::default()),
+        };
+        if !self.places.get(place).made {
+            self.places.make(parent)?;
+            if !self.places.make_one(parent, name, place)? {
+                self.places.forget(parent, name);
+                return Ok(None);
+            }
+        }
+        self.places.update(place, |place| {
+            place.source.get_or_insert(source);
+            place.opaque |= opaque;
+        });
+        Ok(Some(place))
+    }
+
+    /// A directory that the changeset only implies; `None` where it is put off.
+    fn implied_directory(
+        &mut self,
+        source: Folder,
+        parent: Folder,
+        name: &[u8],
+        opaque: bool,
+    ) -> Result<Option<Folder>> {
+        let mut merges = false;
+        let place = match self.places.view(parent, name)? {
+            View::Symlink(..) => {
+                self.put_off.push_back((source, parent, name.into()));
+                return Ok(None);
+            }
+            View::File(From::Layer) => return Err(self.places.no_directory(parent, name)),
+            View::Place(place) => {
+                merges = self.places.merges(place)?;
+                place
+            }
+            View::Directory => {
+                merges = true;
+                self.places.add(parent, name, Place::default())
+            }
+            View::Deleted => {
+                self.places.add(parent, name, Place { recreated: true, ..Place::default() })
+            }
+            // A directory that nothing but marks imply is not made.
+            View::File(From::Below(..)) | View::Absent => {
+                self.places.add(parent, name, Place::default())
+            }
+        };
+        if opaque && merges {
+            self.places.make(place)?;
+            self.places.update(place, |place| place.opaque = true);
+        }
+        Ok(Some(place))
+    }
+
+    /// Deletes what lies below at a name, where that means anything.
+    fn whiteout(&mut self, parent: Folder, name: &[u8]) -> Result<()> {
+        // The kernel lists whiteouts in a directory that merges with nothing.
+        if !self.places.merges(parent)? {
+            return Ok(());
+        }
+        if let Some(place) = self.places.find(parent, name) {
+            self.places.update(place, |place| place.recreated = true);
+            if self.places.get(place).made {
+                return Ok(());
+            }
+        }
+        let dir = self.places.make(parent)?;
+        match whiteout::make(&dir, name) {
+            // A file of this layer hides what lies below by itself.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => {
+                let path = self.places.folders.path_of(parent, name);
+                Err(Error::os(error, "create whiteout", &path))
+            }
+        }
+    }
+
+    fn file(&mut self, from: &Dir, parent: Folder, name: &[u8], stat: &Stat) -> Result<()> {
+        let to = self.places.make(parent)?;
+        let key = (stat.st_dev, stat.st_ino);
+        let first = self.copied.get(&key).filter(|_| stat.st_nlink > 1).cloned();
+        let is_made = match &first {
+            Some((folder, first)) => {
+                let first_dir = self.places.folders.handle(*folder)?;
+                self.create(parent, name, || to.make_link(name, &first_dir, first))?
+            }
+            None => {
+                self.create(parent, name, || copy_file((from, name, stat), (&to, name), Keep::All))?
+            }
+        };
+        if is_made && first.is_none() && stat.st_nlink > 1 {
+            self.copied.insert(key, (parent, name.into()));
+        }
+        Ok(())
+    }
+
+    /// Makes a name in place of a whiteout; `false` where something else has it.
+    fn create(
+        &mut self,
+        parent: Folder,
+        name: &[u8],
+        make: impl Fn() -> SysResult<()>,
+    ) -> Result<bool> {
+        let mut made = make();
+        if made == Err(Errno::EXIST) {
+            let dir = self.places.folders.handle(parent)?;
+            if !self.places.remove_whiteout(&dir, parent, name)? {
+                return Ok(false);
+            }
+            made = make();
+        }
+        let path = || self.places.folders.path_of(parent, name);
+        made.map_err(|error| Error::os(error, "copy", &path()))?;
+        self.places.forget(parent, name);
+        Ok(true)
+    }
+}
