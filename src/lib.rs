@@ -19,6 +19,9 @@ pub mod changeset;
 pub mod image;
 pub mod store;
 
+#[cfg(feature = "image")]
+mod driver;
+
 pub mod userns {
     //! A command as root of a user namespace of its own, and which one this process is in.
 
@@ -27,6 +30,13 @@ pub mod userns {
 
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
+#[cfg(feature = "image")]
+pub use driver::{
+    AppliedLayer, ArchiveFormat, Base, CommitOptions, Container, Driver, DriverOptions,
+    GraphDriver, GraphDriverData, HistoryStep, ImageSummary, Inspection, LayerSummary, LoadOptions,
+    LoadedImage, MountPoint, MountedContainer, MountedView, RootFs, SaveOptions, State, Usage,
+    UsageRow,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Namespace};
 pub use id_map::{IdMap, IdRange};
@@ -35,4 +45,5 @@ pub use layer_path::LayerPath;
 pub use store::{ContainerId, LayerKey, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;
+pub use sys::probe::KernelFeatures;
 pub use watch::{Observer, Phase, Progress, Watch};

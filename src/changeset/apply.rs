@@ -84,6 +84,8 @@ pub struct Applied {
     pub content_bytes: u64,
     /// Entries of the tar.
     pub entries: u64,
+    /// Files, directories and other inodes in the layer, its root included.
+    pub inodes: u64,
     /// What the layer takes for granted of those below it.
     pub assumptions: Assumptions,
     /// An opaque marker stands in the root: no layer below this one shows.
@@ -123,8 +125,15 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
     let diff_id = DiffId::new(diff_digest);
     expect(options.expected_digest, digest, "digest")?;
     expect(options.expected_diff_id, diff_id, "diff ID")?;
-    let Unpacked { entries, content_bytes, assumptions, opaque_root, explicit_root, unkept } =
-        unpacked;
+    let Unpacked {
+        entries,
+        inodes,
+        content_bytes,
+        assumptions,
+        opaque_root,
+        explicit_root,
+        unkept,
+    } = unpacked;
     let (unkept, unkept_count) = unkept;
     Ok(Applied {
         diff_id,
@@ -133,6 +142,7 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
         read_bytes,
         content_bytes,
         entries,
+        inodes,
         assumptions,
         opaque_root,
         explicit_root,
@@ -144,6 +154,7 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
 /// What is known when the tar has come to its end.
 struct Unpacked {
     entries: u64,
+    inodes: u64,
     content_bytes: u64,
     assumptions: Assumptions,
     opaque_root: bool,
@@ -188,9 +199,9 @@ fn unpack(
     }
     let root = unpack.tree.get(Tree::ROOT);
     let (opaque_root, explicit_root) = (root.opaque, root.is_explicit());
-    let content_bytes = unpack.content_bytes;
+    let (content_bytes, inodes) = (unpack.content_bytes, unpack.inodes());
     let unkept = unpack.attach.into_unkept();
-    Ok(Unpacked { entries, content_bytes, assumptions, opaque_root, explicit_root, unkept })
+    Ok(Unpacked { entries, inodes, content_bytes, assumptions, opaque_root, explicit_root, unkept })
 }
 
 fn report(options: &ApplyOptions<'_>, bytes: u64, entries: u64) -> Result<()> {

@@ -40,6 +40,12 @@ pub struct Unkept {
     pub what: String,
 }
 
+impl std::fmt::Display for Unkept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.what)
+    }
+}
+
 /// What a file is to be given.
 #[derive(Debug)]
 pub(super) struct Given<'a> {

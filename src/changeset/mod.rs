@@ -31,9 +31,9 @@ mod tar_header;
 mod tar_writer;
 mod tree;
 mod unpack;
+mod variant;
 mod walk;
 mod write;
-mod variant;
 
 pub use apply::{Applied, ApplyOptions, Ownership, apply};
 pub use attributes::Unkept;
@@ -43,8 +43,8 @@ pub(crate) use export::export;
 pub use limits::ApplyLimits;
 pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
 pub use split::reassemble;
+pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};
 pub(crate) use write::write_diff;
 
 #[cfg(test)]
 mod tests;
-pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};

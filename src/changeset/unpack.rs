@@ -42,6 +42,8 @@ pub(super) struct Unpack<'a> {
     pub(super) links: BTreeMap<LayerPath, LayerPath>,
     /// Bytes of the files' contents, holes included.
     pub(super) content_bytes: u64,
+    /// Files that were made, whether or not a later entry replaced them.
+    files: u64,
     limits: ApplyLimits,
     handles: VecDeque<(Node, Rc<Dir>)>,
 }
@@ -55,7 +57,7 @@ impl<'a> Unpack<'a> {
     ) -> Self {
         let tree = Tree::new(limits.marks);
         let (links, handles) = (BTreeMap::new(), VecDeque::new());
-        Self { root, tree, attach, split, links, content_bytes: 0, limits, handles }
+        Self { root, tree, attach, split, links, content_bytes: 0, files: 0, limits, handles }
     }
 
     /// Makes what an entry describes, or notes the mark that it is.
@@ -83,6 +85,12 @@ impl<'a> Unpack<'a> {
                 self.mark(&parent, mark)
             }
         }
+    }
+
+    /// Inodes in the layer; one that a later entry replaced counts too.
+    pub(super) fn inodes(&self) -> u64 {
+        let marks = |node| self.tree.get(node).whiteouts.len() as u64;
+        self.files + self.tree.nodes().map(|node| 1 + marks(node)).sum::<u64>()
     }
 
     /// Keeps the tar's own bytes since the last call.
@@ -150,6 +158,7 @@ impl<'a> Unpack<'a> {
             return self.make_directory(node, name, path, entry);
         }
         let dir = self.handle(node)?;
+        self.files += 1;
         match &entry.inode.kind {
             FileKind::CharDevice(Device::ZERO) => {
                 return Err(invalid(

@@ -237,6 +237,9 @@ pub struct MountState {
     /// The boot that it was mounted in, as the kernel's `random/boot_id` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
+    /// The mount namespace that sees it, as the inode number of `/proc/PID/ns/mnt` tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<u64>,
     /// The upper was mounted with `volatile`: after a crash it may be torn.
     #[serde(default)]
     pub volatile: bool,

@@ -1,0 +1,124 @@
+//! Containers: made, listed, mounted, compared, committed, removed.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use overlay2::changeset::{DiffOptions, View};
+use overlay2::mount::{MountAccess, MountOptions, Syncing};
+use overlay2::{Base, CommitOptions, Driver, Watch};
+use serde_json::json;
+
+use crate::args::{Commit, Create, Export, Mount};
+use crate::output::{Output, short};
+use crate::progress::Bars;
+use crate::{Failure, each};
+
+pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(), Failure> {
+    let base = match (&create.chain, &create.image) {
+        (Some(chain), _) => Base::Chain(*chain),
+        (None, image) => Base::Image(image.clone().unwrap_or_default()),
+    };
+    let container = driver.create(&base, create.name.as_deref())?;
+    Ok(out.lines(&container, std::slice::from_ref(&container.name))?)
+}
+
+pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Failure> {
+    let containers = driver.containers()?;
+    if quiet {
+        let names: Vec<String> = containers.iter().map(|one| one.name.clone()).collect();
+        return Ok(out.lines(&containers, &names)?);
+    }
+    let rows = containers.iter().map(|one| {
+        let base = one.image.clone().or(one.chain_id.map(|chain| short(&chain)));
+        let mounted = one.mounted.as_ref().map(|path| path.display().to_string());
+        vec![
+            short(&one.id),
+            base.unwrap_or_default(),
+            one.created.clone(),
+            mounted.unwrap_or_else(|| "-".to_owned()),
+            one.name.clone(),
+        ]
+    });
+    let header = ["CONTAINER ID", "IMAGE", "CREATED", "MOUNTED", "NAME"];
+    Ok(out.table(&containers, &header, rows.collect())?)
+}
+
+pub(crate) fn mount(driver: &Driver, out: &Output, mount: &Mount) -> Result<(), Failure> {
+    let mut options = MountOptions::default();
+    if mount.read_only {
+        options.access = MountAccess::ReadOnly;
+    }
+    if mount.volatile {
+        options.syncing = Syncing::Volatile;
+    }
+    let point = driver.mount(&mount.container, mount.target.as_deref(), &options)?;
+    let shown = point.target.display().to_string();
+    Ok(out.lines(&json!({"container": mount.container, "target": shown}), &[shown])?)
+}
+
+pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
+    done(out, names, |name| Ok(driver.unmount(name)?))
+}
+
+pub(crate) fn diff(driver: &Driver, out: &Output, container: &str) -> Result<(), Failure> {
+    let changes = driver.changes(container, View::Kernel, Watch::new())?;
+    let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let values: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            let (kind, path) = (change.kind.letter(), change.path.to_string());
+            json!({"kind": kind, "path": path, "size": change.size})
+        })
+        .collect();
+    Ok(out.lines(&values, &lines)?)
+}
+
+pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(), Failure> {
+    let mut options = CommitOptions::default();
+    options.author.clone_from(&commit.author);
+    options.message.clone_from(&commit.message);
+    let bars = Bars::new(commit.quiet || out.is_json());
+    let watch = Watch::new().observer(&bars);
+    let image = driver.commit(&commit.container, &commit.name, &options, watch)?;
+    drop(bars);
+    Ok(out.lines(&image, &[image.id.to_string()])?)
+}
+
+pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
+    let options = DiffOptions::default();
+    let mut writer: Box<dyn Write> = if export.output == Path::new("-") {
+        Box::new(std::io::stdout().lock())
+    } else {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&export.output)?;
+        Box::new(file)
+    };
+    let mut buffered = BufWriter::with_capacity(256 << 10, &mut writer);
+    driver.export(&export.container, &mut buffered, &options, Watch::new())?;
+    Ok(buffered.flush()?)
+}
+
+pub(crate) fn remove(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
+    done(out, names, |name| Ok(driver.remove_container(name)?))
+}
+
+/// Does something to each container and prints the names of those for which it was done.
+fn done(
+    out: &Output,
+    names: &[String],
+    mut act: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut lines = Vec::new();
+    let result = each(names, |name| {
+        act(name)?;
+        lines.push(name.clone());
+        Ok(())
+    });
+    if result.is_ok() || !lines.is_empty() {
+        out.lines(&lines, &lines)?;
+    }
+    result
+}

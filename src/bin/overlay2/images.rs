@@ -1,0 +1,139 @@
+//! Images: loaded, listed, shown, saved, removed.
+
+use std::path::Path;
+
+use overlay2::image::{Platform, ReadOptions};
+use overlay2::store::RemovedImage;
+use overlay2::{ArchiveFormat, Driver, LoadOptions, SaveOptions, Watch};
+use serde_json::json;
+
+use crate::args::{Archive, Compression, Load, Save};
+use crate::output::{Output, short, size};
+use crate::progress::Bars;
+use crate::{Failure, each};
+
+pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Failure> {
+    let mut options = LoadOptions::default();
+    options.name.clone_from(&load.name);
+    if let Some(platform) = &load.platform {
+        options.read = ReadOptions::default().platform(platform.parse::<Platform>()?);
+    }
+    let bars = Bars::new(load.quiet || out.is_json());
+    let watch = Watch::new().observer(&bars);
+    let loaded = if load.input == Path::new("-") {
+        driver.load_stream(std::io::stdin().lock(), &options, watch)?
+    } else {
+        driver.load(&load.input, &options, watch)?
+    };
+    drop(bars);
+    let mut lines = Vec::new();
+    for image in &loaded {
+        let id = image.id.to_string();
+        let names = if image.names.is_empty() { vec![id] } else { image.names.clone() };
+        let line = |name: &String| match load.quiet {
+            true => name.clone(),
+            false => format!("Loaded image: {name}"),
+        };
+        lines.extend(names.iter().map(line));
+    }
+    Ok(out.lines(&loaded, &lines)?)
+}
+
+pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Failure> {
+    let images = driver.images()?;
+    if quiet {
+        let ids: Vec<String> = images.iter().map(|image| short(&image.id)).collect();
+        return Ok(out.lines(&images, &ids)?);
+    }
+    let mut rows = Vec::new();
+    for image in &images {
+        let none = vec!["<none>".to_owned()];
+        for name in if image.names.is_empty() { &none } else { &image.names } {
+            let (repository, tag) = match name.rsplit_once(':') {
+                Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+                _ => (name.as_str(), "<none>"),
+            };
+            rows.push(vec![
+                repository.to_owned(),
+                tag.to_owned(),
+                short(&image.id),
+                image.created.clone().unwrap_or_default(),
+                size(image.size),
+            ]);
+        }
+    }
+    Ok(out.table(&images, &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)?)
+}
+
+pub(crate) fn history(driver: &Driver, out: &Output, image: &str) -> Result<(), Failure> {
+    let steps = driver.history(image)?;
+    let row = |step: &overlay2::HistoryStep| {
+        vec![
+            step.diff_id.map_or_else(|| "<none>".to_owned(), |diff_id| short(&diff_id)),
+            step.created.clone().unwrap_or_default(),
+            step.created_by.clone().unwrap_or_default(),
+            size(step.size),
+            step.comment.clone().unwrap_or_default(),
+        ]
+    };
+    let rows = steps.iter().map(row).collect();
+    Ok(out.table(&steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], rows)?)
+}
+
+pub(crate) fn inspect(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for name in names {
+        found.push(driver.inspect(name)?);
+    }
+    Ok(out.json(&found)?)
+}
+
+pub(crate) fn save(driver: &Driver, out: &Output, save: &Save) -> Result<(), Failure> {
+    let mut options = SaveOptions::default();
+    options.format = match save.archive {
+        Archive::Oci => ArchiveFormat::Oci,
+        Archive::Docker => ArchiveFormat::Docker,
+    };
+    options.compression = match save.compression {
+        Compression::None => overlay2::Compression::None,
+        Compression::Gzip => overlay2::Compression::Gzip,
+        Compression::Zstd => overlay2::Compression::Zstd,
+    };
+    let bars = Bars::new(save.quiet || out.is_json());
+    let watch = Watch::new().observer(&bars);
+    if save.output == Path::new("-") {
+        use std::io::{BufWriter, Write};
+        let mut writer = BufWriter::with_capacity(256 << 10, std::io::stdout().lock());
+        driver.save(&save.image, &mut writer, &options, watch)?;
+        return Ok(writer.flush()?);
+    }
+    driver.save_to(&save.image, &save.output, &options, watch)?;
+    drop(bars);
+    let value = json!({"image": save.image, "file": save.output});
+    Ok(out.lines(&value, &[])?)
+}
+
+pub(crate) fn remove(driver: &Driver, out: &Output, images: &[String]) -> Result<(), Failure> {
+    let (mut lines, mut values) = (Vec::new(), Vec::new());
+    let result = each(images, |image| {
+        match driver.remove_image(image)? {
+            RemovedImage::Untagged { name } => {
+                lines.push(format!("Untagged: {name}"));
+                values.push(json!({"untagged": name}));
+            }
+            RemovedImage::Removed { id, names, .. } => {
+                for name in names {
+                    lines.push(format!("Untagged: {name}"));
+                    values.push(json!({"untagged": name}));
+                }
+                lines.push(format!("Deleted: {id}"));
+                values.push(json!({"deleted": id}));
+            }
+        }
+        Ok(())
+    });
+    if result.is_ok() || !lines.is_empty() {
+        out.lines(&values, &lines)?;
+    }
+    result
+}

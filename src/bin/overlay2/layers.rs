@@ -1,0 +1,65 @@
+//! One changeset at a time.
+
+use std::path::Path;
+
+use overlay2::{Driver, Watch};
+
+use crate::args::Layer;
+use crate::output::{Output, short, size};
+use crate::progress::Bars;
+use crate::{Failure, each};
+
+pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Failure> {
+    match layer {
+        Layer::Apply { parent, file, quiet } => {
+            let bars = Bars::new(*quiet || out.is_json());
+            let watch = Watch::new().observer(&bars);
+            let applied = if file == Path::new("-") {
+                driver.apply(parent.as_ref(), std::io::stdin().lock(), watch)?
+            } else {
+                let opened = std::fs::OpenOptions::new().read(true).open(file);
+                let opened = opened.map_err(|error| {
+                    std::io::Error::new(error.kind(), format!("open {}: {error}", file.display()))
+                })?;
+                driver.apply(parent.as_ref(), opened, watch)?
+            };
+            drop(bars);
+            for lost in &applied.unkept {
+                crate::complain(&format!("not kept: {lost}"), None, 0);
+            }
+            let lines =
+                [format!("DiffID: {}", applied.diff_id), format!("ChainID: {}", applied.chain_id)];
+            Ok(out.lines(&applied, &lines)?)
+        }
+        Layer::Ls(list) => {
+            let layers = driver.layers()?;
+            if list.quiet {
+                let chains: Vec<_> = layers.iter().map(|one| one.chain_id.to_string()).collect();
+                return Ok(out.lines(&layers, &chains)?);
+            }
+            let rows = layers.iter().map(|one| {
+                vec![
+                    one.chain_id.to_string(),
+                    short(&one.diff_id),
+                    one.parent.map_or_else(|| "-".to_owned(), |parent| short(&parent)),
+                    one.depth.to_string(),
+                    size(one.size),
+                ]
+            });
+            let header = ["CHAIN ID", "DIFF ID", "PARENT", "DEPTH", "SIZE"];
+            Ok(out.table(&layers, &header, rows.collect())?)
+        }
+        Layer::Rm { chains } => {
+            let mut removed = Vec::new();
+            let result = each(chains, |chain| {
+                driver.remove_layer(chain)?;
+                removed.push(chain.to_string());
+                Ok(())
+            });
+            if result.is_ok() || !removed.is_empty() {
+                out.lines(&removed, &removed)?;
+            }
+            result
+        }
+    }
+}

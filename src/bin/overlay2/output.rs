@@ -1,0 +1,119 @@
+//! What is printed: tables and lines for people, JSON for programs.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::args::Format;
+
+/// Where results go.
+pub(crate) struct Output {
+    format: Format,
+}
+
+impl Output {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Whether results are for a program.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints lines, or the value as JSON.
+    pub(crate) fn lines(&self, value: &impl Serialize, lines: &[String]) -> io::Result<()> {
+        if self.is_json() {
+            return self.json(value);
+        }
+        let mut out = io::stdout().lock();
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        out.flush()
+    }
+
+    /// Prints a table, or the value as JSON.
+    pub(crate) fn table(
+        &self,
+        value: &impl Serialize,
+        header: &[&str],
+        rows: Vec<Vec<String>>,
+    ) -> io::Result<()> {
+        if self.is_json() {
+            return self.json(value);
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(header.iter().copied());
+        rows.into_iter().for_each(|row| drop(table.add_row(row)));
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 3));
+        }
+        // A pipe takes whole lines, however long.
+        if !io::stdout().is_terminal() {
+            table.set_width(u16::MAX);
+        }
+        let mut out = io::stdout().lock();
+        table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end()))?;
+        out.flush()
+    }
+
+    /// Prints a value as JSON, indented.
+    pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+        writeln!(out)?;
+        out.flush()
+    }
+}
+
+/// A number of bytes as Docker prints it: three digits, decimal units.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = UNITS.iter();
+    let mut name = unit.next().copied().unwrap_or_default();
+    while value >= 1000.0 {
+        let Some(next) = unit.next() else { break };
+        value /= 1000.0;
+        name = next;
+    }
+    let digits = match value {
+        value if name == "B" || value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.digits$}");
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{name}")
+}
+
+/// The first twelve digits of a digest, as Docker shortens it.
+pub(crate) fn short(digest: &impl ToString) -> String {
+    let text = digest.to_string();
+    let digits = text.strip_prefix("sha256:").unwrap_or(&text);
+    digits.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (356, "356B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (3_580_000, "3.58MB"),
+            (7_360_000, "7.36MB"),
+            (20_200_000, "20.2MB"),
+            (123_456_789, "123MB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

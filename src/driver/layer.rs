@@ -1,0 +1,241 @@
+//! One changeset at a time: applied on a chain, listed, removed.
+
+use std::io::Read;
+
+use serde::Serialize;
+
+use super::Driver;
+use super::compose::Below;
+use crate::changeset::{self, Applied, ApplyLimits, ApplyOptions, Unkept, VariantOptions};
+use crate::digest::{ChainId, DiffId, Digest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{
+    FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, RecordTime, Reserved,
+    Retention, Staging,
+};
+use crate::watch::{Phase, Progress, Watch};
+
+/// A changeset that was applied.
+#[non_exhaustive]
+#[derive(Clone, Debug, Serialize)]
+pub struct AppliedLayer {
+    /// The sha256 of the uncompressed changeset.
+    pub diff_id: DiffId,
+    /// The stack with this layer on top.
+    pub chain_id: ChainId,
+    /// Bytes in the layer's files.
+    pub size: u64,
+    /// What the file system or the kernel would not take: `PATH: WHAT`.
+    pub unkept: Vec<String>,
+}
+
+/// A chain, with its topmost layer.
+#[non_exhaustive]
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerSummary {
+    /// The stack that has the layer on top.
+    pub chain_id: ChainId,
+    /// The stack below it.
+    pub parent: Option<ChainId>,
+    /// The layer's diff ID.
+    pub diff_id: DiffId,
+    /// How many layers the stack has.
+    pub depth: u32,
+    /// Bytes in the layer's files.
+    pub size: u64,
+    /// The directory of the layer.
+    pub directory: std::path::PathBuf,
+}
+
+/// What is expected of a changeset, and what it is called.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expected<'a> {
+    pub(super) diff_id: Option<DiffId>,
+    pub(super) digest: Option<Digest>,
+    pub(super) subject: &'a str,
+    pub(super) limits: Option<&'a ApplyLimits>,
+}
+
+/// A changeset that was unpacked into staging.
+pub(super) struct Unpacked {
+    pub(super) finished: FinishedLayer,
+    pub(super) applied: Applied,
+}
+
+impl Driver {
+    /// Applies one changeset on top of `parent`; the layer stays until it is removed by
+    /// [`remove_layer`](Self::remove_layer).
+    ///
+    /// The changeset is plain, or compressed with gzip or zstd.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where `parent` is not in the store; as [`changeset::apply`].
+    pub fn apply(
+        &self,
+        parent: Option<&ChainId>,
+        changeset: impl Read,
+        watch: Watch<'_>,
+    ) -> Result<AppliedLayer> {
+        let parent = match parent {
+            Some(chain) => Some(self.chain(chain)?),
+            None => None,
+        };
+        let expected = Expected { subject: "changeset", ..Expected::default() };
+        let Unpacked { finished, applied } = self.unpack(changeset, expected, watch)?;
+        let mut leased = self.store.commit_layers(vec![finished])?;
+        let chain = self.stack_up(parent, &mut leased, Retention::Pinned, watch)?;
+        let unkept = applied.unkept.iter().map(Unkept::to_string).collect();
+        let chain_id = chain.chain();
+        Ok(AppliedLayer { diff_id: applied.diff_id, chain_id, size: applied.content_bytes, unkept })
+    }
+
+    /// All chains of the store with their topmost layers, sorted by chain ID.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn layers(&self) -> Result<Vec<LayerSummary>> {
+        let mut layers = Vec::new();
+        for chain_id in self.store.chains()? {
+            // One that is gone meanwhile is not listed.
+            let Some(record) = self.store.chain_record(&chain_id)? else { continue };
+            let Some(top) = record.top() else { continue };
+            let key = top.layer();
+            let Some(layer) = self.store.layer_record(&key)? else { continue };
+            layers.push(LayerSummary {
+                chain_id,
+                parent: record.parent,
+                diff_id: top.diff_id,
+                depth: record.depth,
+                size: layer.diff_size,
+                directory: self.store.layer_path(&key),
+            });
+        }
+        Ok(layers)
+    }
+
+    /// Removes a chain that was applied on its own, and its layer where nothing else uses it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where a container, an image or another chain stands on it, which the
+    /// message names.
+    pub fn remove_layer(&self, chain: &ChainId) -> Result<()> {
+        self.store.remove_chain(chain)
+    }
+
+    /// A chain, leased.
+    pub(super) fn chain(&self, chain: &ChainId) -> Result<LeasedChain> {
+        self.store.find_chain(chain)?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("chain {chain} is not in the store"))
+                .hint("list what is there with: overlay2 layer ls")
+        })
+    }
+
+    /// Unpacks a changeset into staging.
+    pub(super) fn unpack(
+        &self,
+        changeset: impl Read,
+        expected: Expected<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Unpacked> {
+        let staging = self.store.stage_layer()?;
+        let mut options = ApplyOptions::new(self.store.namespace());
+        options.ownership = self.ownership;
+        options.expected_diff_id = expected.diff_id;
+        options.expected_digest = expected.digest;
+        options.subject = expected.subject;
+        options.side = Some(staging.side());
+        options.watch = watch;
+        if let Some(limits) = expected.limits {
+            options.limits = limits.clone();
+        }
+        let applied = changeset::apply(changeset, staging.dir(), &options)
+            .map_err(|error| error.within(format_args!("apply {}", expected.subject)))?;
+        let finished = finish(staging, LayerKey::Diff(applied.diff_id), &applied)?;
+        Ok(Unpacked { finished, applied })
+    }
+
+    /// Puts layers, lowest first, on top of `parent`. Where what a layer takes for granted does
+    /// not hold there, a variant of it is made.
+    pub(super) fn stack_up(
+        &self,
+        parent: Option<LeasedChain>,
+        layers: &mut [LeasedLayer],
+        retention: Retention,
+        watch: Watch<'_>,
+    ) -> Result<LeasedChain> {
+        let mut top = parent;
+        let last = layers.len();
+        for (index, layer) in layers.iter_mut().enumerate() {
+            let keep = if index + 1 == last { retention } else { Retention::WhileUsed };
+            let record = layer.record()?;
+            if !record.assumptions.is_empty()
+                && let Some(variant) = self.variant(top.as_ref(), layer, &record, watch)?
+            {
+                *layer = variant;
+            }
+            top = Some(self.store.add_chain(top.as_ref(), std::slice::from_ref(layer), keep)?);
+        }
+        top.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no layer to stack"))
+    }
+
+    /// The layer as it must be on top of `parent`; `None` where it is right as it is.
+    fn variant(
+        &self,
+        parent: Option<&LeasedChain>,
+        layer: &LeasedLayer,
+        record: &LayerRecord,
+        watch: Watch<'_>,
+    ) -> Result<Option<LeasedLayer>> {
+        let below = Below::open(self, parent.map(LeasedChain::chain))?;
+        let base = layer.open()?;
+        let assumptions = &record.assumptions;
+        if changeset::assumptions_hold(&base, assumptions, &below.stack)? {
+            return Ok(None);
+        }
+        let chain = match parent {
+            Some(parent) => parent.chain().extend(&record.diff_id),
+            None => ChainId::of_base(&record.diff_id),
+        };
+        let key = LayerKey::Chain(chain);
+        let reservation = match self.store.reserve(&key, &watch)? {
+            Reserved::Ready(layer) => return Ok(Some(layer)),
+            Reserved::Yours(reservation) => reservation,
+            Reserved::Busy => return Err(Error::new(ErrorKind::InUse, format!("layer {key}"))),
+        };
+        let staging = self.store.stage_layer()?;
+        let subject = format!("layer {}", record.diff_id);
+        let options = VariantOptions { ownership: self.ownership, subject: &subject, watch };
+        changeset::resolve(&base, assumptions, &below.stack, staging.dir(), &options)
+            .map_err(|error| error.within(format_args!("resolve layer {}", record.diff_id)))?;
+        let variant = LayerRecord {
+            key,
+            assumptions: Default::default(),
+            created: RecordTime::now(),
+            ..record.clone()
+        };
+        let finished = staging.finish(&variant)?;
+        let mut leased = self.store.commit_layers(vec![finished])?;
+        drop(reservation);
+        Ok(leased.pop())
+    }
+}
+
+fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Result<FinishedLayer> {
+    staging.finish(&LayerRecord {
+        key,
+        diff_id: applied.diff_id,
+        diff_size: applied.content_bytes,
+        inodes: applied.inodes,
+        changeset_size: applied.changeset_bytes,
+        opaque_root: applied.opaque_root,
+        explicit_root: applied.explicit_root,
+        assumptions: applied.assumptions.clone(),
+        created: RecordTime::now(),
+    })
+}
+
+/// Tells an observer that a layer was there already.
+pub(super) fn report_existing(subject: &str, watch: Watch<'_>) -> Result<()> {
+    let (phase, total_bytes) = (Phase::Exists, None);
+    watch.report(&Progress { subject, phase, bytes: 0, total_bytes, entries: 0 })
+}

@@ -1,0 +1,380 @@
+//! Images into the store: layers unpacked side by side, each made durable before it has a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::Driver;
+use super::layer::{Expected, Unpacked, report_existing};
+use crate::changeset::ApplyLimits;
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{
+    self, ImageEntry, ImageSource, LayerBlob, LayerSeen, LayerSink, Opened, ReadOptions, Reference,
+};
+use crate::store::{
+    FinishedLayer, LayerKey, LeasedChain, LeasedLayer, NewImage, Reserved, Retention,
+};
+use crate::watch::Watch;
+
+/// How images are loaded.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// For which machine, of an image that is there for several.
+    pub read: ReadOptions,
+    /// What the image is called where its archive does not say.
+    pub name: Option<String>,
+    /// Bounds on what each changeset may hold.
+    pub limits: ApplyLimits,
+    /// How many layers are unpacked at once. 0: as many as there are processors.
+    pub threads: usize,
+}
+
+/// An image that was loaded.
+#[non_exhaustive]
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LoadedImage {
+    /// The sha256 of its config.
+    pub id: Digest,
+    /// What it is called now.
+    pub names: Vec<String>,
+}
+
+/// Layers that are held until a chain stands on them.
+type Leases = BTreeMap<DiffId, LeasedLayer>;
+
+impl Driver {
+    /// Loads the images at `path`: an OCI image layout (directory or tar) or a docker-archive.
+    ///
+    /// Layers that are in the store already are not read. An image without a name of its own gets
+    /// [`LoadOptions::name`], else that of the file or directory.
+    ///
+    /// # Errors
+    /// As [`image::open`] and [`changeset::apply`](crate::changeset::apply); the store is then as it
+    /// was before.
+    pub fn load(
+        &self,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LoadedImage>> {
+        let path = path.as_ref();
+        let fallback = options.name.clone().or_else(|| name_of(path));
+        let loaded = match image::open(path, &options.read)? {
+            Opened::Source(source) => self.load_source(&source, fallback, options, watch),
+            Opened::Stream(file) => self.load_named(file, fallback, options, watch),
+        };
+        loaded.map_err(|error| error.within(format_args!("load {}", path.display())))
+    }
+
+    /// Loads the images of an archive that passes once, such as standard input.
+    ///
+    /// No layer is written anywhere but into the store.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_stream(
+        &self,
+        reader: impl Read,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LoadedImage>> {
+        self.load_named(reader, options.name.clone(), options, watch)
+            .map_err(|error| error.within("load archive"))
+    }
+
+    fn load_named(
+        &self,
+        reader: impl Read,
+        fallback: Option<String>,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LoadedImage>> {
+        let mut sink = Sink { driver: self, options, watch, unpacked: BTreeMap::new() };
+        let entries = image::read_stream(reader, &mut sink, &options.read)?;
+        let wanted: BTreeSet<DiffId> =
+            entries.iter().flat_map(|entry| &entry.layers).map(|layer| layer.diff_id).collect();
+        let mut unpacked = sink.unpacked;
+        unpacked.retain(|diff_id, _| wanted.contains(diff_id));
+        let leased = self.store.commit_layers(unpacked.into_values().collect())?;
+        let mut leases = Leases::new();
+        for layer in leased {
+            leases.insert(layer.record()?.diff_id, layer);
+        }
+        let chain = |entry: &ImageEntry, leases: &mut Leases| {
+            let mut layers = Vec::with_capacity(entry.layers.len());
+            for blob in &entry.layers {
+                layers.push(self.lease(blob, leases)?);
+            }
+            self.optional_chain(None, layers, watch)
+        };
+        let mut loaded = Vec::new();
+        for entry in &entries {
+            let chain = chain(entry, &mut leases)?;
+            loaded.push(self.add_image(entry, chain, fallback.as_deref())?);
+        }
+        Ok(loaded)
+    }
+
+    /// A layer that was committed a moment ago, or was in the store before.
+    fn lease(&self, blob: &LayerBlob, leases: &mut Leases) -> Result<LeasedLayer> {
+        let key = LayerKey::Diff(blob.diff_id);
+        // Looked up again each time: a lease ends with its chain, and a diff may stand in a stack
+        // more than once.
+        let found = match self.store.find_layer(&key)? {
+            Some(found) => found,
+            None => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("layer {} is not in the archive, nor in the store", blob.diff_id),
+                ));
+            }
+        };
+        Ok(leases.remove(&blob.diff_id).unwrap_or(found))
+    }
+
+    fn load_source(
+        &self,
+        source: &ImageSource,
+        fallback: Option<String>,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LoadedImage>> {
+        let mut loaded = Vec::new();
+        for entry in source.images() {
+            let mut chain = None;
+            // A layer takes a few descriptors until its chain stands.
+            for batch in entry.layers.chunks(batch_size()) {
+                let layers = self.layers_of(source, batch, options, watch)?;
+                chain = self.optional_chain(chain, layers, watch)?;
+            }
+            loaded.push(self.add_image(entry, chain, fallback.as_deref())?);
+        }
+        Ok(loaded)
+    }
+
+    /// The layers of a batch, in its order: those that were there and those that are unpacked.
+    fn layers_of(
+        &self,
+        source: &ImageSource,
+        batch: &[LayerBlob],
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<LeasedLayer>> {
+        let mut blobs = BTreeMap::new();
+        for blob in batch {
+            blobs.entry(blob.diff_id).or_insert(blob);
+        }
+        let (mut leases, mut busy) = (Leases::new(), Vec::new());
+        let (mut reservations, mut wanted) = (Vec::new(), Vec::new());
+        for (diff_id, blob) in blobs {
+            match self.store.try_reserve(&LayerKey::Diff(diff_id))? {
+                Reserved::Ready(layer) => {
+                    report_existing(&diff_id.to_string(), watch)?;
+                    leases.insert(diff_id, layer);
+                }
+                Reserved::Yours(reservation) => {
+                    reservations.push(reservation);
+                    wanted.push(blob);
+                }
+                Reserved::Busy => busy.push(blob),
+            }
+        }
+        let finished = self.unpack_all(source, wanted, options, watch)?;
+        for layer in self.store.commit_layers(finished)? {
+            leases.insert(layer.record()?.diff_id, layer);
+        }
+        drop(reservations);
+        // Only now, holding no reservation: whoever has these may wait for ours.
+        for blob in busy {
+            let layer = self.wait_for(source, blob, options, watch)?;
+            leases.insert(blob.diff_id, layer);
+        }
+        batch.iter().map(|blob| self.lease(blob, &mut leases)).collect()
+    }
+
+    fn wait_for(
+        &self,
+        source: &ImageSource,
+        blob: &LayerBlob,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<LeasedLayer> {
+        let key = LayerKey::Diff(blob.diff_id);
+        match self.store.reserve(&key, &watch)? {
+            Reserved::Ready(layer) => Ok(layer),
+            _ => {
+                let finished = self.unpack_all(source, vec![blob], options, watch)?;
+                let mut leased = self.store.commit_layers(finished)?;
+                leased
+                    .pop()
+                    .ok_or_else(|| Error::new(ErrorKind::Io, format!("layer {key} is lost")))
+            }
+        }
+    }
+
+    /// Unpacks layers side by side, largest first.
+    fn unpack_all(
+        &self,
+        source: &ImageSource,
+        mut blobs: Vec<&LayerBlob>,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Vec<FinishedLayer>> {
+        blobs.sort_by_key(|blob| blob.size);
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let threads = threads.min(blobs.len());
+        let pending = Mutex::new(blobs);
+        let results = Mutex::new((Vec::new(), None));
+        let work = || {
+            while let Some(blob) = take(&pending) {
+                let result = self.unpack_blob(source, blob, options, watch);
+                let mut results = lock(&results);
+                match result {
+                    Ok(unpacked) => results.0.push(unpacked.finished),
+                    Err(error) => {
+                        // The first error is the one that is told; the others end soon.
+                        lock(&pending).clear();
+                        results.1.get_or_insert(error);
+                    }
+                }
+            }
+        };
+        if threads <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(work);
+                }
+            });
+        }
+        let (finished, failed) =
+            results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(finished),
+        }
+    }
+
+    fn unpack_blob(
+        &self,
+        source: &ImageSource,
+        blob: &LayerBlob,
+        options: &LoadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Unpacked> {
+        let subject = format!("layer {}", blob.diff_id);
+        let expected = Expected {
+            diff_id: Some(blob.diff_id),
+            digest: blob.digest,
+            subject: &subject,
+            limits: Some(&options.limits),
+        };
+        self.unpack(source.open_layer(blob)?, expected, watch)
+    }
+
+    fn optional_chain(
+        &self,
+        parent: Option<LeasedChain>,
+        mut layers: Vec<LeasedLayer>,
+        watch: Watch<'_>,
+    ) -> Result<Option<LeasedChain>> {
+        if layers.is_empty() {
+            return Ok(parent);
+        }
+        self.stack_up(parent, &mut layers, Retention::WhileUsed, watch).map(Some)
+    }
+
+    fn add_image(
+        &self,
+        entry: &ImageEntry,
+        chain: Option<LeasedChain>,
+        fallback: Option<&str>,
+    ) -> Result<LoadedImage> {
+        let mut names: Vec<String> = entry.names.iter().map(Reference::to_string).collect();
+        if names.is_empty()
+            && let Some(name) = fallback
+        {
+            let reference: Reference = name.parse()?;
+            names.push(match (&entry.tag, reference.tag()) {
+                (Some(tag), None) => reference.with_tag(tag)?.to_string(),
+                _ => reference.to_string(),
+            });
+        }
+        let diff_ids = entry.layers.iter().map(|layer| layer.diff_id).collect();
+        self.put_image(&entry.config_bytes, diff_ids, chain, &names)
+    }
+
+    /// Adds an image, or finds that it is there, and gives it its names.
+    pub(super) fn put_image(
+        &self,
+        config: &[u8],
+        diff_ids: Vec<DiffId>,
+        chain: Option<LeasedChain>,
+        names: &[String],
+    ) -> Result<LoadedImage> {
+        let new = NewImage { config, diff_ids: &diff_ids, manifest: None };
+        let image = self.store.add_image(chain.as_ref(), &new)?;
+        let id = image.record().id;
+        for name in names {
+            self.store.tag(&id, name)?;
+        }
+        Ok(LoadedImage { id, names: names.to_vec() })
+    }
+}
+
+/// Unpacks layers as they pass.
+struct Sink<'a> {
+    driver: &'a Driver,
+    options: &'a LoadOptions,
+    watch: Watch<'a>,
+    unpacked: BTreeMap<DiffId, FinishedLayer>,
+}
+
+impl LayerSink for Sink<'_> {
+    fn layer(&mut self, name: &str, reader: &mut dyn Read) -> Result<LayerSeen> {
+        let limits = Some(&self.options.limits);
+        let expected = Expected { subject: name, limits, ..Expected::default() };
+        let Unpacked { finished, applied } = self.driver.unpack(reader, expected, self.watch)?;
+        self.unpacked.entry(applied.diff_id).or_insert(finished);
+        let (diff_id, digest, size) = (applied.diff_id, applied.digest, applied.read_bytes);
+        Ok(LayerSeen { diff_id, digest, size })
+    }
+}
+
+/// What an image is called whose archive does not say: its file's name, made a reference.
+fn name_of(path: &Path) -> Option<String> {
+    let absolute = std::path::absolute(path).ok()?;
+    let name = absolute.file_name()?.to_str()?.to_lowercase();
+    let known = [".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.zstd", ".gz", ".zst"];
+    let stem = known.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+    let plain = |letter: char| match letter {
+        'a'..='z' | '0'..='9' | '.' | '_' | '-' => letter,
+        _ => '-',
+    };
+    let cleaned: String = stem.chars().map(plain).collect();
+    let cleaned = cleaned.trim_matches(['.', '_', '-']).to_owned();
+    cleaned.parse::<Reference>().ok().map(|_| cleaned)
+}
+
+/// How many layers are in hand at once, each with a few descriptors.
+fn batch_size() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 16);
+    (limit.saturating_sub(32) / 8).clamp(4, 512)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What a thread that panicked left behind is still whole: nothing is half done under the lock.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn take<T>(pending: &Mutex<Vec<T>>) -> Option<T> {
+    lock(pending).pop()
+}

@@ -1,0 +1,117 @@
+//! [`Driver`]: what a runtime calls; the rooms joined.
+
+mod compose;
+mod container;
+mod content;
+mod image;
+mod inspect;
+mod layer;
+mod load;
+mod mount;
+mod save;
+mod usage;
+
+pub use container::{Base, Container};
+pub use content::CommitOptions;
+pub use image::{HistoryStep, ImageSummary};
+pub use inspect::{GraphDriver, GraphDriverData, Inspection, RootFs, State};
+pub use layer::{AppliedLayer, LayerSummary};
+pub use load::{LoadOptions, LoadedImage};
+pub use mount::{MountPoint, MountedContainer, MountedView};
+pub use save::{ArchiveFormat, SaveOptions};
+pub use usage::{Usage, UsageRow};
+
+use std::path::Path;
+
+use crate::changeset::Ownership;
+use crate::error::Result;
+use crate::format::Namespace;
+use crate::store::{Access, Store, StoreOptions};
+use crate::sys::durable::Durability;
+use crate::sys::probe::{self, KernelFeatures};
+
+/// A store of images and containers, and everything that is done with them.
+///
+/// ```no_run
+/// use overlay2::mount::MountOptions;
+/// use overlay2::{Driver, LoadOptions, Watch};
+///
+/// let driver = Driver::open("/var/lib/overlay2")?;
+/// let image = driver.load("image.tar", &LoadOptions::default(), Watch::new())?.remove(0);
+/// let container = driver.create(&image.id.into(), Some("web"))?;
+/// let root = driver.mount("web", None, &MountOptions::default())?;
+/// println!("{}", root.target.display());
+/// driver.unmount("web")?;
+/// # Ok::<(), overlay2::Error>(())
+/// ```
+///
+/// It holds no state besides what lies on disk: any number of threads and processes may use one
+/// store at once, and a `Driver` is cheap to open and to clone.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    store: Store,
+    ownership: Ownership,
+}
+
+/// How a [`Driver`] is opened.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DriverOptions {
+    /// What survives a power cut.
+    pub durability: Durability,
+    /// Where overlayfs's marks are kept. `None`: as the store that is there has it; a new one takes
+    /// `trusted` for root and `user` for everybody else.
+    pub namespace: Option<Namespace>,
+    /// How files are given to their owners. `None`: exactly where the process may do that, else
+    /// recorded in an attribute.
+    pub ownership: Option<Ownership>,
+    /// What may be done to the directory.
+    pub access: Access,
+}
+
+impl Driver {
+    /// Opens the store in the directory `root`, or makes one there.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, &DriverOptions::default())
+    }
+
+    /// Opens a store as `options` say.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(root: impl AsRef<Path>, options: &DriverOptions) -> Result<Self> {
+        let root = root.as_ref();
+        let mut how = StoreOptions::default();
+        how.durability = options.durability;
+        how.access = options.access;
+        how.namespace = options.namespace;
+        if how.namespace.is_none() {
+            how.namespace = Store::namespace_of(root)?;
+        }
+        if how.namespace.is_none() {
+            how.namespace = Some(probe::default_namespace());
+        }
+        let store = Store::open(root, &how)?;
+        let ownership = options.ownership.unwrap_or(match probe::can_chown() {
+            true => Ownership::Exact,
+            false => Ownership::Recorded,
+        });
+        Ok(Self { store, ownership })
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What this kernel can do, and the file system that the store lies on.
+    ///
+    /// # Errors
+    /// Where nothing can be tried there, as on a read-only file system.
+    pub fn features(&self) -> Result<KernelFeatures> {
+        KernelFeatures::probe(self.store.dir())
+    }
+}

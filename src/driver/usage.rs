@@ -1,0 +1,118 @@
+//! How much room everything takes.
+
+use std::collections::HashSet;
+
+use rustix::fs::FileType;
+use serde::Serialize;
+
+use super::Driver;
+use crate::digest::ChainId;
+use crate::error::{Context, Result};
+use crate::sys::Dir;
+use crate::sys::dir::{SysResult, type_of};
+
+/// What the store holds, and the room that it takes.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Usage {
+    /// Layer directories, each once, whoever uses it.
+    pub layers: Vec<UsageRow>,
+    /// Images; what two share counts for both.
+    pub images: Vec<UsageRow>,
+    /// Containers: what each of them changed.
+    pub containers: Vec<UsageRow>,
+}
+
+/// The room that one thing takes.
+#[non_exhaustive]
+#[derive(Clone, Debug, Serialize)]
+pub struct UsageRow {
+    /// What it is called: a layer's key, an image's or container's name.
+    pub name: String,
+    /// Bytes in its files.
+    pub size: u64,
+    /// Files, directories and other inodes.
+    pub inodes: u64,
+}
+
+impl Driver {
+    /// The room that layers, images and containers take.
+    ///
+    /// Layers are not walked: what they take was written down when they were unpacked. Of
+    /// containers the UpperDir is walked.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut usage = Usage::default();
+        for key in self.store.layers()? {
+            let Some(record) = self.store.layer_record(&key)? else { continue };
+            let (size, inodes) = (record.diff_size, record.inodes);
+            usage.layers.push(UsageRow { name: key.to_string(), size, inodes });
+        }
+        for image in self.store.images()? {
+            let id = image.record.id.to_string();
+            let name = image.names.first().cloned().unwrap_or(id);
+            let (size, inodes) = self.weight_of(image.record.chain.as_ref())?;
+            usage.images.push(UsageRow { name, size, inodes });
+        }
+        for record in self.store.containers()? {
+            let upper = self.upper(&record)?;
+            let (size, inodes) = weigh(&upper).during("walk", &self.upper_path(&record.id))?;
+            usage.containers.push(UsageRow { name: record.name, size, inodes });
+        }
+        Ok(usage)
+    }
+
+    /// Bytes in the layers of a stack.
+    pub(super) fn size_of(&self, chain: Option<&ChainId>) -> Result<u64> {
+        Ok(self.weight_of(chain)?.0)
+    }
+
+    fn weight_of(&self, chain: Option<&ChainId>) -> Result<(u64, u64)> {
+        let mut weight = (0, 0);
+        let Some(chain) = chain else { return Ok(weight) };
+        let mut seen = HashSet::new();
+        for entry in self.store.stack(chain)? {
+            let key = entry.layer();
+            if !seen.insert(key) {
+                continue;
+            }
+            if let Some(layer) = self.store.layer_record(&key)? {
+                weight = (weight.0 + layer.diff_size, weight.1 + layer.inodes);
+            }
+        }
+        Ok(weight)
+    }
+}
+
+/// Bytes and inodes beneath a directory, itself included; a file with several names counts once.
+fn weigh(root: &Dir) -> SysResult<(u64, u64)> {
+    let (mut size, mut inodes) = (0, 1);
+    let mut seen = HashSet::new();
+    let mut pending = vec![crate::layer_path::LayerPath::root()];
+    while let Some(path) = pending.pop() {
+        let dir = match root.descend(&path) {
+            Ok(dir) => dir,
+            // Removed meanwhile: containers are alive.
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in dir.entries()? {
+            let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };
+            if stat.st_nlink > 1
+                && type_of(&stat) != FileType::Directory
+                && !seen.insert((stat.st_dev, stat.st_ino))
+            {
+                continue;
+            }
+            inodes += 1;
+            match type_of(&stat) {
+                FileType::Directory => pending.push(path.join(&entry.name)),
+                FileType::RegularFile => size += u64::try_from(stat.st_size).unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+    Ok((size, inodes))
+}
