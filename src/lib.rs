@@ -29,6 +29,8 @@ pub mod userns {
 }
 
 pub use compression::{Compression, Decoder, Encoder};
+pub mod merged;
+
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 #[cfg(feature = "image")]
 pub use driver::{

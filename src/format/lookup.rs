@@ -71,6 +71,15 @@ pub(crate) struct FoundFile {
     pub(crate) part: usize,
     /// Its status.
     pub(crate) stat: Stat,
+    /// What holds its data, where it has only the attributes (`metacopy`).
+    pub(crate) data: Option<FoundData>,
+}
+
+/// The file of a lower layer that holds the data of one above.
+#[derive(Debug)]
+pub(crate) struct FoundData {
+    pub(crate) dir: Dir,
+    pub(crate) name: Box<[u8]>,
 }
 
 /// A name of a merged directory.
@@ -130,14 +139,14 @@ impl Stack {
         for (index, part) in parent.parts.iter().enumerate() {
             match search.step(index, part)? {
                 Step::Next => {}
-                Step::Stop => return Ok(search.found()),
+                Step::Stop => return search.found(),
                 Step::Elsewhere => {
                     search.below_from_root(part.layer)?;
-                    return Ok(search.found());
+                    return search.found();
                 }
             }
         }
-        Ok(search.found())
+        search.found()
     }
 
     /// What `path` is, no symlink on the way being followed.
@@ -179,6 +188,28 @@ impl Stack {
             shown.map(|(kind, ino, part)| MergedEntry { name, kind, ino, part })
         });
         Ok(shown.collect())
+    }
+
+    /// Whether `name` would show in a directory if its topmost part, of layer `above`, did not
+    /// have it: what decides whether removing the name must leave a whiteout.
+    pub(crate) fn shows_below(
+        &self,
+        parent: &MergedDir,
+        above: usize,
+        name: &[u8],
+    ) -> SysResult<bool> {
+        for part in parent.parts.iter().filter(|part| part.layer > above) {
+            match part.dir.stat(name) {
+                Ok(stat) => {
+                    let gone = whiteout::is_whiteout(&stat)
+                        || whiteout::is_xattr_whiteout(self.namespace, &part.dir, name, &stat)?;
+                    return Ok(!gone);
+                }
+                Err(Errno::NOENT | Errno::NAMETOOLONG) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a name of one layer only says that the name is gone.
@@ -226,20 +257,26 @@ struct Search<'a> {
     parts: Vec<Part>,
     top: Option<Stat>,
     file: Option<FoundFile>,
+    /// The file that was found has only the attributes; the search goes on for its data.
+    lacks_data: bool,
 }
 
 impl<'a> Search<'a> {
     fn new(stack: &'a Stack, name: &[u8]) -> Self {
         let name = name.to_vec();
-        Self { stack, name, path: None, parts: Vec::new(), top: None, file: None }
+        let (parts, path, top, file) = (Vec::new(), None, None, None);
+        Self { stack, name, path, parts, top, file, lacks_data: false }
     }
 
-    fn found(self) -> Found {
-        match (self.file, self.top) {
+    fn found(self) -> SysResult<Found> {
+        if self.lacks_data {
+            return Err(Errno::IO);
+        }
+        Ok(match (self.file, self.top) {
             (Some(file), _) => Found::File(file),
             (None, Some(stat)) => Found::Directory(MergedDir { parts: self.parts }, stat),
             (None, None) => Found::Absent,
-        }
+        })
     }
 
     /// Looks at one layer's directory of the parent.
@@ -251,15 +288,68 @@ impl<'a> Search<'a> {
             Err(error) => return Err(error),
         };
         if type_of(&stat) == FileType::Directory {
+            if self.file.is_some() {
+                return Ok(Step::Stop);
+            }
             return self.keep(parent.layer, &parent.dir, stat);
         }
         let namespace = self.stack.namespace;
         let gone = whiteout::is_whiteout(&stat)
             || whiteout::is_xattr_whiteout(namespace, &parent.dir, &self.name, &stat)?;
-        if !gone && self.parts.is_empty() {
-            self.file = Some(FoundFile { layer: parent.layer, part: index, stat });
+        if gone || !self.parts.is_empty() {
+            return Ok(Step::Stop);
         }
-        Ok(Step::Stop)
+        self.take(index, parent, stat)
+    }
+
+    /// Takes a file: the one that shows, or the one that holds its data.
+    fn take(&mut self, index: usize, parent: &Part, stat: Stat) -> SysResult<Step> {
+        let regular = type_of(&stat) == FileType::RegularFile;
+        let attribute = |mark| {
+            let name = self.stack.namespace.name(mark);
+            match xattr::get(Target::Name(&parent.dir, &self.name), &name) {
+                // As with a whiteout, what cannot be read is not there.
+                Err(Errno::PERM | Errno::ACCESS) => Ok(None),
+                other => other,
+            }
+        };
+        let only_attributes = regular && attribute(mark::METACOPY)?.is_some();
+        if only_attributes && self.stack.redirects == Redirects::Refuse {
+            return Err(Errno::PERM);
+        }
+        let redirect = if only_attributes { attribute(mark::REDIRECT)? } else { None };
+        match &mut self.file {
+            None => {
+                let layer = parent.layer;
+                self.file = Some(FoundFile { layer, part: index, stat, data: None });
+            }
+            Some(file) if regular && !only_attributes => {
+                let dir = parent.dir.child_as_path(b".")?;
+                file.data = Some(FoundData { dir, name: self.name.as_slice().into() });
+            }
+            Some(_) if only_attributes => {}
+            Some(_) => return Ok(Step::Stop),
+        }
+        self.lacks_data = only_attributes;
+        match redirect {
+            _ if !only_attributes => Ok(Step::Stop),
+            None => Ok(Step::Next),
+            Some(value) => self.redirected(&value),
+        }
+    }
+
+    /// Goes on under the name that a redirect gives.
+    fn redirected(&mut self, value: &[u8]) -> SysResult<Step> {
+        match redirect::parse(value).ok_or(Errno::IO)? {
+            Redirect::Sibling(name) => {
+                self.name = name;
+                Ok(Step::Next)
+            }
+            Redirect::FromRoot(path) => {
+                self.path = Some(path);
+                Ok(Step::Elsewhere)
+            }
+        }
     }
 
     /// Takes the directory of this name in one layer.
@@ -281,16 +371,7 @@ impl<'a> Search<'a> {
         if self.stack.redirects == Redirects::Refuse {
             return Err(Errno::PERM);
         }
-        match redirect::parse(&value).ok_or(Errno::IO)? {
-            Redirect::Sibling(name) => {
-                self.name = name;
-                Ok(Step::Next)
-            }
-            Redirect::FromRoot(path) => {
-                self.path = Some(path);
-                Ok(Step::Elsewhere)
-            }
-        }
+        self.redirected(&value)
     }
 
     /// Goes on below `layer`, each layer from its root, after an absolute redirect.

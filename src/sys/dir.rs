@@ -262,7 +262,7 @@ impl Dir {
     /// The names in this directory, `.` and `..` left out, in the file system's order.
     pub(crate) fn entries(&self) -> SysResult<Vec<DirEntry>> {
         // A description of its own, so that two threads may read the same handle at once.
-        let fd = rustix::fs::openat(&self.0, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())?;
+        let fd = open_without_atime(&self.0, b".", OFlags::RDONLY | DIRECTORY)?;
         let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
         let mut reader = RawDir::new(fd, &mut buffer);
         let mut entries = Vec::new();
@@ -331,6 +331,25 @@ impl From<FileType> for Kind {
     }
 }
 
+/// Opens a name so that reading leaves no trace in its access time, where the caller may do that
+/// (who neither owns the file nor is privileged may not).
+pub(crate) fn open_without_atime(dir: impl AsFd, name: &[u8], flags: OFlags) -> SysResult<OwnedFd> {
+    match rustix::fs::openat(dir.as_fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        other => other,
+    }
+}
+
+/// Opens the file that is held with `O_PATH` anew, by way of `/proc`.
+pub(crate) fn reopen(held: BorrowedFd<'_>, flags: OFlags) -> SysResult<File> {
+    let path = super::xattr::proc_path(held);
+    let flags = flags | OFlags::CLOEXEC;
+    if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        return rustix::fs::openat(CWD, path, flags, Mode::empty()).map(File::from);
+    }
+    open_without_atime(CWD, path.as_bytes(), flags).map(File::from)
+}
+
 /// A user id for `chown`; 2^32 - 1, which means "leave it", cannot come from a parsed owner.
 pub(crate) fn owner(uid: u32) -> Option<rustix::fs::Uid> {
     (uid != u32::MAX).then(|| rustix::fs::Uid::from_raw(uid))
@@ -345,6 +364,11 @@ pub(crate) fn group(gid: u32) -> Option<rustix::fs::Gid> {
 pub(crate) fn timestamps(atime: Timestamp, mtime: Timestamp) -> Timestamps {
     let spec = |time: Timestamp| Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() };
     Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
+}
+
+/// The access time in a status.
+pub(crate) fn atime_of(stat: &Stat) -> Timestamp {
+    Timestamp { seconds: stat.st_atime, nanos: u32::try_from(stat.st_atime_nsec).unwrap_or(0) }
 }
 
 /// The modification time in a status.

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Mode, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, Timestamps};
 use rustix::io::Errno;
 
 use super::dir::{Dir, SysResult, device_of, group, mtime_of, owner, timestamps, type_of};
@@ -58,6 +58,9 @@ fn inode(kind: FileKind, stat: &Stat, xattrs: Xattrs) -> Inode {
 pub(crate) fn chown(target: Target<'_>, uid: u32, gid: u32) -> SysResult<()> {
     match target {
         Target::Open(file) => rustix::fs::fchown(file, owner(uid), group(gid)),
+        Target::Held(file) => {
+            rustix::fs::chownat(file, c"", owner(uid), group(gid), AtFlags::EMPTY_PATH)
+        }
         Target::Name(dir, name) => dir.chown(name, uid, gid),
     }
 }
@@ -66,14 +69,23 @@ pub(crate) fn chown(target: Target<'_>, uid: u32, gid: u32) -> SysResult<()> {
 pub(crate) fn chmod(target: Target<'_>, mode: u32) -> SysResult<()> {
     match target {
         Target::Open(file) => rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(mode)),
+        Target::Held(file) => rustix::fs::chmod(xattr::proc_path(file), Mode::from_raw_mode(mode)),
         Target::Name(dir, name) => dir.chmod(name, mode),
     }
 }
 
 /// Sets the access and modification times of what is open, or of a name itself.
 pub(crate) fn set_times(target: Target<'_>, atime: Timestamp, mtime: Timestamp) -> SysResult<()> {
+    set_timestamps(target, &timestamps(atime, mtime))
+}
+
+/// As [`set_times`], with `UTIME_NOW` and `UTIME_OMIT` as the kernel takes them.
+pub(crate) fn set_timestamps(target: Target<'_>, times: &Timestamps) -> SysResult<()> {
     match target {
-        Target::Open(file) => rustix::fs::futimens(file, &timestamps(atime, mtime)),
-        Target::Name(dir, name) => dir.set_times(name, atime, mtime),
+        Target::Open(file) => rustix::fs::futimens(file, times),
+        Target::Held(file) => rustix::fs::utimensat(file, c"", times, AtFlags::EMPTY_PATH),
+        Target::Name(dir, name) => {
+            rustix::fs::utimensat(dir, name, times, AtFlags::SYMLINK_NOFOLLOW)
+        }
     }
 }

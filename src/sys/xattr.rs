@@ -19,12 +19,19 @@ pub(crate) enum Target<'a> {
     Open(BorrowedFd<'a>),
     /// A name in a directory; itself where it is a symlink.
     Name(&'a Dir, &'a [u8]),
+    /// A file of any type that is held with `O_PATH`; reached by way of `/proc`.
+    Held(BorrowedFd<'a>),
 }
 
 impl<'a> Target<'a> {
     /// An open file.
     pub(crate) fn open(file: &'a impl AsFd) -> Self {
         Self::Open(file.as_fd())
+    }
+
+    /// A file held with `O_PATH`.
+    pub(crate) fn held(file: &'a impl AsFd) -> Self {
+        Self::Held(file.as_fd())
     }
 }
 
@@ -45,10 +52,26 @@ pub(crate) fn get(target: Target<'_>, name: &[u8]) -> SysResult<Option<Vec<u8>>>
     }
 }
 
+/// Sets one attribute of a file held with `O_PATH`, with flags of `setxattr(2)`.
+pub(crate) fn set_held(
+    file: BorrowedFd<'_>,
+    name: &[u8],
+    value: &[u8],
+    flags: XattrFlags,
+) -> SysResult<()> {
+    rustix::fs::setxattr(proc_path(file), name, value, flags)
+}
+
+/// Removes one attribute of a file held with `O_PATH`; ENODATA where it is not set.
+pub(crate) fn remove_held(file: BorrowedFd<'_>, name: &[u8]) -> SysResult<()> {
+    rustix::fs::removexattr(proc_path(file), name)
+}
+
 /// Sets one attribute, new or not.
 pub(crate) fn set(target: Target<'_>, name: &[u8], value: &[u8]) -> SysResult<()> {
     match target {
         Target::Open(file) => rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()),
+        Target::Held(file) => set_held(file, name, value, XattrFlags::empty()),
         Target::Name(dir, file) => match at::set(dir.as_fd(), file, name, value) {
             Err(Errno::NOSYS) => {
                 rustix::fs::lsetxattr(proc_name(dir, file)?, name, value, XattrFlags::empty())
@@ -62,6 +85,7 @@ pub(crate) fn set(target: Target<'_>, name: &[u8], value: &[u8]) -> SysResult<()
 pub(crate) fn remove(target: Target<'_>, name: &[u8]) -> SysResult<()> {
     let removed = match target {
         Target::Open(file) => rustix::fs::fremovexattr(file, name),
+        Target::Held(file) => remove_held(file, name),
         Target::Name(dir, file) => match at::remove(dir.as_fd(), file, name) {
             Err(Errno::NOSYS) => rustix::fs::lremovexattr(proc_name(dir, file)?, name),
             other => other,
@@ -104,6 +128,7 @@ pub(crate) fn read_all(target: Target<'_>) -> SysResult<Xattrs> {
 fn get_into(target: Target<'_>, name: &[u8], buffer: &mut [u8]) -> SysResult<usize> {
     match target {
         Target::Open(file) => rustix::fs::fgetxattr(file, name, buffer),
+        Target::Held(file) => rustix::fs::getxattr(proc_path(file), name, buffer),
         Target::Name(dir, file) => match at::get(dir.as_fd(), file, name, buffer) {
             Err(Errno::NOSYS) => rustix::fs::lgetxattr(proc_name(dir, file)?, name, buffer),
             other => other,
@@ -114,6 +139,7 @@ fn get_into(target: Target<'_>, name: &[u8], buffer: &mut [u8]) -> SysResult<usi
 fn list_into(target: Target<'_>, buffer: &mut [u8]) -> SysResult<usize> {
     match target {
         Target::Open(file) => rustix::fs::flistxattr(file, buffer),
+        Target::Held(file) => rustix::fs::listxattr(proc_path(file), buffer),
         Target::Name(dir, file) => match at::list(dir.as_fd(), file, buffer) {
             Err(Errno::NOSYS) => rustix::fs::llistxattr(proc_name(dir, file)?, buffer),
             other => other,

@@ -1,0 +1,156 @@
+//! Changes of attributes, and who may change what.
+
+use std::sync::Arc;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, Stat, Timestamps};
+use rustix::io::Errno;
+
+use super::Core;
+use super::copy_up::Data;
+use super::node::Node;
+use super::ownership::real_kind;
+use super::rename::{End, RenameMode};
+use crate::sys::dir::{self, SysResult};
+use crate::sys::inode_io;
+use crate::sys::xattr::proc_path;
+
+/// Whether the kernel's checks, which come with the operations on the upper layer, would come too
+/// late to keep what the process may not do from being copied up.
+fn is_privileged() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+impl Core {
+    /// Sets the permission bits.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP for a symlink; EPERM for who does not own the file.
+    pub(super) fn chmod(&self, node: &Arc<Node>, mode: u32) -> SysResult<()> {
+        self.upper()?;
+        if real_kind(&node.real()) == FileType::Symlink {
+            return Err(Errno::OPNOTSUPP);
+        }
+        self.must_own(node)?;
+        self.copy_up(node, Data::Whole)?;
+        if self.change_record(node, |record| record.mode = mode & 0o7777)? {
+            return Ok(());
+        }
+        inode_io::chmod(node.real().target()?, mode & 0o7777)
+    }
+
+    /// Sets the owner; `None` leaves it.
+    pub(super) fn chown(
+        &self,
+        node: &Arc<Node>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> SysResult<()> {
+        self.upper()?;
+        if !is_privileged() && !self.records_owners() {
+            self.must_own(node)?;
+        }
+        self.copy_up(node, Data::Whole)?;
+        let recorded = self.change_record(node, |record| {
+            record.uid = uid.unwrap_or(record.uid);
+            record.gid = gid.unwrap_or(record.gid);
+        })?;
+        if recorded {
+            return Ok(());
+        }
+        let real = node.real();
+        let stat = real.stat()?;
+        let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
+        let set = |target| self.set_owner_or_record(target, &stat, uid, gid, stat.st_mode & 0o7777);
+        match set(real.target()?) {
+            Err(Errno::OVERFLOW) => Err(Errno::INVAL),
+            other => other,
+        }
+    }
+
+    /// Sets the times.
+    pub(super) fn set_times(&self, node: &Arc<Node>, times: &Timestamps) -> SysResult<()> {
+        self.upper()?;
+        self.must_own(node)?;
+        self.copy_up(node, Data::Whole)?;
+        inode_io::set_timestamps(node.real().target()?, times)
+    }
+
+    /// Cuts or extends a file.
+    ///
+    /// # Errors
+    /// EISDIR; EINVAL for what is no regular file.
+    pub(super) fn truncate(&self, node: &Arc<Node>, length: u64) -> SysResult<()> {
+        let length = i64::try_from(length).map_err(|_| Errno::INVAL)?;
+        match real_kind(&node.real()) {
+            FileType::Directory => return Err(Errno::ISDIR),
+            FileType::RegularFile => {}
+            _ => return Err(Errno::INVAL),
+        }
+        self.upper()?;
+        self.must_be_able(node, Access::WRITE_OK)?;
+        self.copy_up(node, Data::Whole)?;
+        let real = node.real();
+        let file = dir::reopen(real.held()?, OFlags::WRONLY)?;
+        rustix::fs::ftruncate(file, u64::try_from(length).unwrap_or(0))
+    }
+
+    /// Fails where the process may not use a node in this way.
+    pub(super) fn must_be_able(&self, node: &Node, access: Access) -> SysResult<()> {
+        if is_privileged() {
+            return Ok(());
+        }
+        let real = node.real();
+        rustix::fs::accessat(CWD, proc_path(real.held()?), access, AtFlags::EACCESS)
+    }
+
+    /// Fails where the process may not change names in a directory.
+    pub(super) fn may_change(&self, dir: &Node) -> SysResult<()> {
+        self.must_be_able(dir, Access::WRITE_OK | Access::EXEC_OK)
+    }
+
+    /// Fails where a sticky directory keeps a name from the process.
+    pub(super) fn may_delete(&self, dir: &Node, node: &Node) -> SysResult<()> {
+        if is_privileged() {
+            return Ok(());
+        }
+        let parent = dir.real().stat()?;
+        if parent.st_mode & 0o1000 == 0 || owns(&parent) || owns(&node.real().stat()?) {
+            return Ok(());
+        }
+        Err(Errno::PERM)
+    }
+
+    pub(super) fn may_rename(
+        &self,
+        old: &End,
+        new: &End,
+        source: &Node,
+        target: Option<&Arc<Node>>,
+        mode: RenameMode,
+    ) -> SysResult<()> {
+        self.may_change(&old.dir)?;
+        self.may_delete(&old.dir, source)?;
+        self.may_change(&new.dir)?;
+        if let Some(target) = target {
+            self.may_delete(&new.dir, target)?;
+        }
+        // What moves to another parent gets another `..`.
+        if old.dir.id != new.dir.id {
+            let exchanged = target.filter(|_| mode == RenameMode::Exchange).map(|node| &**node);
+            for node in [Some(source), exchanged].into_iter().flatten() {
+                if node.is_directory() {
+                    self.must_be_able(node, Access::WRITE_OK)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn must_own(&self, node: &Node) -> SysResult<()> {
+        if is_privileged() || owns(&node.real().stat()?) { Ok(()) } else { Err(Errno::PERM) }
+    }
+}
+
+fn owns(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,181 @@
+//! New names: files, directories, symlinks, devices, hard links.
+
+use std::sync::Arc;
+
+use rustix::fs::{FileType, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::copy_up::Data;
+use super::lookup::Seen;
+use super::node::Node;
+use super::ownership::is_stand_in;
+use super::upper::Temporary;
+use super::{Core, Redirects};
+use crate::format::{opaque, whiteout};
+use crate::inode::Device;
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+use crate::sys::xattr::Target;
+
+/// What is created.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum New<'a> {
+    Directory {
+        mode: u32,
+    },
+    Symlink {
+        target: &'a [u8],
+    },
+    /// Anything else but a hard link; a regular file is empty.
+    Node {
+        kind: FileType,
+        mode: u32,
+        device: Device,
+    },
+}
+
+impl Core {
+    /// Creates a new name in `dir`; the process's umask applies to modes.
+    ///
+    /// # Errors
+    /// EEXIST; EPERM for a character device 0:0, which would be a whiteout.
+    pub(super) fn create(&self, dir: &Arc<Node>, name: &[u8], new: New<'_>) -> SysResult<()> {
+        let _names = dir.change_names()?;
+        if !matches!(self.see_locked(dir, name)?, Seen::Absent) {
+            return Err(Errno::EXIST);
+        }
+        self.create_locked(dir, name, new)
+    }
+
+    /// As [`Core::create`], by one who holds the names of `dir` and knows that `name` is free.
+    pub(super) fn create_locked(
+        &self,
+        dir: &Arc<Node>,
+        name: &[u8],
+        new: New<'_>,
+    ) -> SysResult<()> {
+        self.upper()?;
+        self.may_change(dir)?;
+        if let New::Node { kind: FileType::CharacterDevice, device: Device::ZERO, .. } = new {
+            return Err(Errno::PERM);
+        }
+        self.copy_up(dir, Data::Whole)?;
+        let to = dir.upper_dir()?;
+        if !self.has_whiteout(&to, name)? {
+            self.make(&to, name, new)?;
+            return self.mark_new_directory(dir, &to, name, new);
+        }
+        self.replace_whiteout(&to, name, new)
+    }
+
+    fn replace_whiteout(&self, to: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
+        let upper = self.upper()?;
+        // Where the parent hands something on, it is made in a directory that does the same.
+        let stand_in = upper.stand_in(to)?;
+        let temporary = upper.temporary();
+        match &stand_in {
+            None => self.make(&upper.work, temporary.name(), new)?,
+            Some((_, inside)) => {
+                self.make(inside, b"new", new)?;
+                inside.rename(b"new", &upper.work, temporary.name(), RenameFlags::empty())?;
+            }
+        }
+        if matches!(new, New::Directory { .. }) {
+            let target = Target::Name(&upper.work, temporary.name());
+            opaque::make(self.options.namespace, target).map_err(|error| match error {
+                Errno::OPNOTSUPP => Errno::IO,
+                other => other,
+            })?;
+            return temporary.rename(to, name, RenameFlags::EXCHANGE);
+        }
+        temporary.rename(to, name, RenameFlags::empty())
+    }
+
+    /// Where redirects are in use, a new directory must not merge with one that moves below it.
+    fn mark_new_directory(&self, dir: &Node, to: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
+        let merged = dir.parts()?.parts.len() > 1;
+        if !matches!(new, New::Directory { .. })
+            || !merged
+            || self.options.redirects != Redirects::Write
+        {
+            return Ok(());
+        }
+        opaque::make(self.options.namespace, Target::Name(to, name))
+    }
+
+    /// Makes what is asked for, or what stands in for it.
+    fn make(&self, dir: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
+        match new {
+            New::Directory { mode } => dir.make_dir(name, mode),
+            New::Symlink { target } => dir.make_symlink(name, target),
+            New::Node { kind, mode, device } => {
+                match dir.make_node(name, kind, mode, device) {
+                    Err(Errno::PERM)
+                        if self.records_owners()
+                            && matches!(
+                                kind,
+                                FileType::CharacterDevice | FileType::BlockDevice
+                            ) => {}
+                    other => return other,
+                }
+                let file = dir.open(name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, 0o600)?;
+                let stat = rustix::fs::fstat(&file)?;
+                let record = Self::device_record(kind, mode, device, &stat);
+                self.record(Target::open(&file), &record)
+            }
+        }
+    }
+
+    /// Whether the upper directory hides a name with a whiteout.
+    pub(super) fn has_whiteout(&self, upper: &Dir, name: &[u8]) -> SysResult<bool> {
+        Ok(upper.stat_if_exists(name)?.is_some_and(|stat| whiteout::is_whiteout(&stat)))
+    }
+
+    /// Makes `name` in `dir` one more name of `node`.
+    ///
+    /// # Errors
+    /// EPERM for a directory; EEXIST.
+    pub(super) fn link(&self, node: &Arc<Node>, dir: &Arc<Node>, name: &[u8]) -> SysResult<()> {
+        let _names = dir.change_names()?;
+        if !matches!(self.see_locked(dir, name)?, Seen::Absent) {
+            return Err(Errno::EXIST);
+        }
+        let upper = self.upper()?;
+        self.may_change(dir)?;
+        if node.is_directory() {
+            return Err(Errno::PERM);
+        }
+        if node.is_gone() {
+            return Err(Errno::NOENT);
+        }
+        self.copy_up(node, Data::Whole)?;
+        self.copy_up(dir, Data::Whole)?;
+        let to = dir.upper_dir()?;
+        if self.carries_origin(node)? {
+            self.mark_impure(dir, &to)?;
+        }
+        if !self.has_whiteout(&to, name)? {
+            return self.link_held(node, &to, name);
+        }
+        let temporary: Temporary<'_> = upper.temporary();
+        self.link_held(node, &upper.work, temporary.name())?;
+        temporary.rename(&to, name, RenameFlags::empty())
+    }
+
+    fn link_held(&self, node: &Node, to: &Dir, name: &[u8]) -> SysResult<()> {
+        to.link_unnamed(name, node.real().held()?)
+    }
+
+    /// Whether a node's upper file says that it was copied up.
+    pub(super) fn carries_origin(&self, node: &Node) -> SysResult<bool> {
+        use crate::format::xattr_name::mark;
+        let name = self.options.namespace.name(mark::ORIGIN);
+        Ok(crate::sys::xattr::get(node.real().target()?, &name)?.is_some())
+    }
+
+    /// Whether a node is a file that stands in for a device.
+    pub(super) fn stands_in(&self, node: &Node) -> SysResult<bool> {
+        let real = node.real();
+        Ok(is_stand_in(self.recorded(real.target()?, &real.stat()?)?.as_ref()))
+    }
+}

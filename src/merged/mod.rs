@@ -1,0 +1,251 @@
+//! The merged tree in userspace: what the kernel's overlayfs shows and does, with no mount and no
+//! privilege.
+//!
+//! A [`Tree`] is a stack of lower directories, and an UpperDir with its WorkDir where it may be
+//! changed. It reads and leaves the same marks on disk as the kernel does, so that the kernel may
+//! mount the same directories before and after, though not meanwhile.
+//!
+//! How it is built: `node` knows the objects of the tree and the handles behind them; `lookup`
+//! finds them; `copy_up`, `create`, `remove`, `rename` and `attributes` change them, by node and
+//! name; `path` turns paths into nodes, inside the root and nowhere else; the methods of [`Tree`]
+//! and [`File`] are thin over all that. Errors carry the number that the kernel would give.
+//!
+//! Where it differs from a mount, and why:
+//!
+//! - `origin` is written empty ("copied up, from where is not known"): a file's inode number stays
+//!   what it was below while the [`Tree`] lives, and is the upper file's own in the next one.
+//! - A device or FIFO is shown, but opening one fails with ENXIO: the tree holds files, and a
+//!   process that looks into it should neither reach hardware nor wait for a writer.
+//! - A directory that merges with nothing shows no whiteouts, where the kernel lists their names.
+//! - `metacopy` files are read, and completed when they are written to, only with
+//!   [`Redirects::Follow`] or [`Redirects::Write`].
+
+mod attributes;
+mod copy_up;
+mod create;
+mod file;
+mod lookup;
+mod metadata;
+mod node;
+mod ownership;
+mod path;
+mod read;
+mod remove;
+mod rename;
+mod tree;
+mod upper;
+mod xattrs;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::Namespace;
+use crate::format::lookup::Stack;
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+use crate::sys::durable::Durability;
+
+use node::{Identity, Node, Real, Table};
+use upper::Upper;
+
+pub use file::{File, OpenOptions};
+pub use metadata::{DirEntry, EntryKind, Metadata};
+pub use read::{Walk, WalkEntry};
+pub use rename::RenameMode;
+pub use tree::SetTime;
+pub use xattrs::XattrMode;
+
+/// What is done at a directory that was renamed, and at a file whose data lies below.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// Such a name fails with EPERM, and renaming a directory that lies below with EXDEV: as a
+    /// mount with `redirect_dir=nofollow,metacopy=off`.
+    #[default]
+    Refuse,
+    /// They are followed, but none is written: `redirect_dir=follow`.
+    Follow,
+    /// Renaming a directory that lies below leaves a redirect: `redirect_dir=on`.
+    Write,
+}
+
+/// What happens to owners and devices that the process may not create.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// The operation fails with EPERM.
+    #[default]
+    Exact,
+    /// They are kept in the attribute `user.containers.override_stat`, as fuse-overlayfs and
+    /// containers-storage keep them, and shown as though they were real.
+    Recorded,
+}
+
+/// How a [`Tree`] reads and writes its layers.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Where the marks are: `trusted.overlay.` needs privilege, `user.overlay.` none.
+    pub namespace: Namespace,
+    /// What is done about redirects.
+    pub redirects: Redirects,
+    /// Whether the data of a copied-up file is synced before the file gets its name;
+    /// [`Durability::None`] is the kernel's `volatile`.
+    pub durability: Durability,
+    /// What happens to owners and devices that the process may not create.
+    pub ownership: Ownership,
+}
+
+impl Options {
+    /// The safe choices: no redirects, data synced, owners exact.
+    pub fn new(namespace: Namespace) -> Self {
+        Self {
+            namespace,
+            redirects: Redirects::default(),
+            durability: Durability::default(),
+            ownership: Ownership::default(),
+        }
+    }
+
+    /// What is done about redirects.
+    #[must_use]
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
+    /// Whether a copied-up file's data is synced.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// What happens to owners and devices that the process may not create.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        self.ownership = ownership;
+        self
+    }
+}
+
+/// Layers as one tree, to look into and, with an UpperDir, to change.
+///
+/// Cheap to clone; clones are the same tree. May be used from any number of threads at once: what
+/// goes on in one directory does not wait for what goes on in another.
+///
+/// Paths are taken inside the tree, absolute or not; a symlink is resolved inside it, an absolute
+/// one from its root, and `..` stops there. Names are bytes.
+///
+/// ```no_run
+/// use overlay2::merged::{Options, Tree};
+/// use overlay2::{Dir, Namespace};
+/// # fn main() -> overlay2::Result<()> {
+/// let lower = vec![Dir::open_ambient("layers/app")?, Dir::open_ambient("layers/base")?];
+/// let upper = Dir::open_ambient("container/diff")?;
+/// let work = Dir::open_ambient("container/work")?;
+/// let tree = Tree::writable(lower, upper, work, &Options::new(Namespace::User))?;
+/// tree.write("etc/motd", b"hello\n")?;
+/// tree.remove_file("/etc/issue")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Tree {
+    core: Arc<Core>,
+}
+
+/// The tree by nodes and names.
+#[derive(Debug)]
+pub(crate) struct Core {
+    stack: Stack,
+    upper: Option<Upper>,
+    table: Arc<Table>,
+    root: Arc<Node>,
+    /// Held while a directory moves to another parent, so that none ends up inside itself.
+    moves: Mutex<()>,
+    /// The numbers under which files that were copied up here are shown, by the upper file's own.
+    shown_as: Mutex<HashMap<Identity, Identity>>,
+    options: Options,
+}
+
+impl Tree {
+    /// Takes lower directories, topmost first, as a tree that cannot be changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] where there is none.
+    pub fn read_only(lower: Vec<Dir>, options: &Options) -> Result<Self> {
+        Self::build(lower, None, options)
+    }
+
+    /// Takes lower directories, topmost first, and an UpperDir and WorkDir, both on one file
+    /// system; neither may be in use, by a mount or otherwise. The WorkDir is emptied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where another [`Tree`] has the WorkDir; EINVAL where a volatile mount
+    /// left its mark there.
+    pub fn writable(lower: Vec<Dir>, upper: Dir, work: Dir, options: &Options) -> Result<Self> {
+        let writable = Upper::open(&upper, &work)?;
+        let layers = std::iter::once(upper).chain(lower).collect();
+        Self::build(layers, Some(writable), options)
+    }
+
+    fn build(layers: Vec<Dir>, upper: Option<Upper>, options: &Options) -> Result<Self> {
+        if layers.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "a merged tree needs a layer"));
+        }
+        Core::new(layers, upper, options)
+            .map(|core| Self { core: Arc::new(core) })
+            .during("open", "merged tree")
+    }
+}
+
+impl Core {
+    fn new(layers: Vec<Dir>, upper: Option<Upper>, options: &Options) -> SysResult<Self> {
+        use crate::format::lookup::Redirects as Rule;
+        let rule = match options.redirects {
+            Redirects::Refuse => Rule::Refuse,
+            Redirects::Follow | Redirects::Write => Rule::Follow,
+        };
+        let stack = Stack::new(layers, options.namespace, rule);
+        let table = Table::new();
+        let root = stack.root()?;
+        let identity = Identity::of(&root.top()?.dir.stat_self()?);
+        let real = Real::Directory(Arc::new(root));
+        let root = Arc::new(Node::new(0, &table, None, real, identity));
+        Ok(Self {
+            stack,
+            upper,
+            table,
+            root,
+            moves: Mutex::default(),
+            shown_as: Mutex::default(),
+            options: *options,
+        })
+    }
+
+    /// What is needed to change the tree.
+    ///
+    /// # Errors
+    /// EROFS where it is a read-only one.
+    fn upper(&self) -> SysResult<&Upper> {
+        self.upper.as_ref().ok_or(Errno::ROFS)
+    }
+
+    fn is_upper(&self, node: &Node) -> SysResult<bool> {
+        Ok(self.upper.is_some() && node.real().layer()? == 0)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The nodes that are kept hold the table, which keeps them.
+        self.table.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The writable layer: the WorkDir, in which every change of several steps is prepared.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
+use super::node::lock;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::whiteout;
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+use crate::sys::lock::{Lock, Mode};
+use crate::sys::remove;
+
+/// What is needed to change the tree.
+#[derive(Debug)]
+pub(super) struct Upper {
+    /// `work` in the WorkDir, as the kernel has it: emptied at each opening.
+    pub(super) work: Dir,
+    next: AtomicU64,
+    /// The name in `work` of the whiteout of which all others are links.
+    whiteout: Mutex<Option<Box<[u8]>>>,
+    _lock: Lock,
+}
+
+/// A name in the WorkDir that is removed again unless it is moved away.
+#[derive(Debug)]
+pub(super) struct Temporary<'a> {
+    dir: &'a Dir,
+    name: Box<[u8]>,
+    kept: bool,
+}
+
+impl Temporary<'_> {
+    pub(super) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Moves it to `name` in `to`.
+    pub(super) fn rename(mut self, to: &Dir, name: &[u8], flags: RenameFlags) -> SysResult<()> {
+        self.dir.rename(&self.name, to, name, flags)?;
+        // After an exchange, what was replaced stands here now, and goes.
+        self.kept = !flags.contains(RenameFlags::EXCHANGE);
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is wiped when the WorkDir is next opened.
+            let _ = remove::remove_tree(self.dir, &self.name);
+        }
+    }
+}
+
+impl Upper {
+    /// Makes the WorkDir ready, as the kernel does when it mounts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where another tree works in it; EINVAL, as the kernel says, where
+    /// `work/incompat` holds something: the mark of a volatile mount that was not ended properly.
+    pub(super) fn open(upper: &Dir, work: &Dir) -> Result<Self> {
+        let what = "WorkDir";
+        let same_device =
+            || -> SysResult<bool> { Ok(upper.stat_self()?.st_dev == work.stat_self()?.st_dev) };
+        if !same_device().during("stat", what)? {
+            let message = "UpperDir and WorkDir are on different file systems";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        match work.make_dir(b"work", 0o700) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Error::os(error, "create work in", what)),
+        }
+        let dir = work
+            .child(b"work")
+            .or_else(|error| {
+                // The kernel gives it mode 0, which only the privileged may open.
+                work.chmod(b"work", 0o700).map_err(|_| error)?;
+                work.child(b"work")
+            })
+            .during("open work in", what)?;
+        let Some(held) =
+            Lock::attempt(dir.try_clone().during("open", what)?.into(), Mode::Exclusive)
+                .during("lock", what)?
+        else {
+            return Err(Error::new(ErrorKind::InUse, "the WorkDir is used by another merged tree"));
+        };
+        if let Ok(incompat) = dir.child(b"incompat")
+            && !incompat.entries().during("read", what)?.is_empty()
+        {
+            return Err(Error::os(Errno::INVAL, "use", what)
+                .hint("a volatile mount ended without sync; remove work/incompat to accept that"));
+        }
+        if dir.stat_self().during("stat", what)?.st_mode & 0o700 != 0o700 {
+            work.chmod(b"work", 0o700).during("open work in", what)?;
+        }
+        remove::empty_directory(&dir).during("empty work in", what)?;
+        Ok(Self { work: dir, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: held })
+    }
+
+    /// A temporary name, spelled as the kernel spells them.
+    pub(super) fn temporary(&self) -> Temporary<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("#{number:x}").into_bytes().into();
+        Temporary { dir: &self.work, name, kept: false }
+    }
+
+    /// A whiteout under a temporary name: a link to the one that all share, while it takes links.
+    pub(super) fn whiteout(&self) -> SysResult<Temporary<'_>> {
+        let temporary = self.temporary();
+        let mut shared = lock(&self.whiteout);
+        if let Some(name) = shared.as_deref() {
+            match self.work.make_link(temporary.name(), &self.work, name) {
+                Ok(()) => return Ok(temporary),
+                Err(Errno::MLINK | Errno::OPNOTSUPP | Errno::PERM | Errno::NOENT) => {
+                    let _ = self.work.remove_file(name);
+                    *shared = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        whiteout::make(&self.work, temporary.name())?;
+        let mut keep = self.temporary();
+        if self.work.make_link(keep.name(), &self.work, temporary.name()).is_ok() {
+            keep.kept = true;
+            *shared = Some(keep.name.clone());
+        }
+        Ok(temporary)
+    }
+
+    /// A temporary directory that hands on to what is created in it what `parent` would.
+    ///
+    /// A set-group-ID bit and a default ACL act at the creation, so what replaces a whiteout is
+    /// created in a stand-in for its parent. `None` where the parent hands nothing on.
+    pub(super) fn stand_in(&self, parent: &Dir) -> SysResult<Option<(Temporary<'_>, Dir)>> {
+        use crate::sys::xattr::{self, Target};
+        const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+        let stat = parent.stat_self()?;
+        let acl = xattr::get(Target::Name(parent, b"."), DEFAULT_ACL)?;
+        if stat.st_mode & 0o2000 == 0 && acl.is_none() {
+            return Ok(None);
+        }
+        let temporary = self.temporary();
+        self.work.make_dir(temporary.name(), 0o700)?;
+        let dir = self.work.child(temporary.name())?;
+        if stat.st_mode & 0o2000 != 0 {
+            rustix::fs::fchown(&dir, None, crate::sys::dir::group(stat.st_gid))?;
+            rustix::fs::fchmod(&dir, rustix::fs::Mode::from_raw_mode(0o2700))?;
+        }
+        if let Some(acl) = acl {
+            xattr::set(Target::open(&dir), DEFAULT_ACL, &acl)?;
+        }
+        Ok(Some((temporary, dir)))
+    }
+}

@@ -1,0 +1,122 @@
+//! Extended attributes, as the container sees them: overlayfs's own hidden, its own unescaped.
+
+use std::sync::Arc;
+
+use rustix::fs::{FileType, XattrFlags};
+use rustix::io::Errno;
+
+use super::Core;
+use super::copy_up::Data;
+use super::node::Node;
+use super::ownership::real_kind;
+use crate::format::override_stat;
+use crate::sys::dir::SysResult;
+use crate::sys::xattr;
+
+/// What setting an attribute does about one that is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Sets it either way.
+    #[default]
+    Set,
+    /// Fails with EEXIST where it is there.
+    Create,
+    /// Fails with ENODATA where it is not.
+    Replace,
+}
+
+/// The longest name, and the longest value (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
+const LONGEST_NAME: usize = 255;
+const LONGEST_VALUE: usize = 64 << 10;
+
+impl Core {
+    /// The value of an attribute.
+    ///
+    /// # Errors
+    /// ENODATA where there is none.
+    pub(super) fn get_xattr(&self, node: &Node, name: &[u8]) -> SysResult<Vec<u8>> {
+        let stored = self.stored_name(name)?;
+        xattr::get(node.real().target()?, &stored)?.ok_or(Errno::NODATA)
+    }
+
+    /// The names of all attributes, sorted by bytes.
+    pub(super) fn list_xattrs(&self, node: &Node) -> SysResult<Vec<Vec<u8>>> {
+        let stored = xattr::list(node.real().target()?)?;
+        let shown = stored.iter().filter(|name| !self.is_record(name));
+        let mut names: Vec<_> =
+            shown.filter_map(|name| self.options.namespace.unescape(name)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub(super) fn set_xattr(
+        &self,
+        node: &Arc<Node>,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> SysResult<()> {
+        if value.len() > LONGEST_VALUE {
+            return Err(Errno::TOOBIG);
+        }
+        let stored = self.stored_name(name)?;
+        self.may_set_xattr(node, name)?;
+        self.copy_up(node, Data::Whole)?;
+        let flags = match mode {
+            XattrMode::Set => XattrFlags::empty(),
+            XattrMode::Create => XattrFlags::CREATE,
+            XattrMode::Replace => XattrFlags::REPLACE,
+        };
+        xattr::set_held(node.real().held()?, &stored, value, flags)
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// ENODATA where there is none, and nothing is copied up.
+    pub(super) fn remove_xattr(&self, node: &Arc<Node>, name: &[u8]) -> SysResult<()> {
+        let stored = self.stored_name(name)?;
+        self.may_set_xattr(node, name)?;
+        if !self.is_upper(node)? {
+            self.get_xattr(node, name)?;
+        }
+        self.copy_up(node, Data::Whole)?;
+        xattr::remove_held(node.real().held()?, &stored)
+    }
+
+    /// Under which name a container's attribute is stored.
+    fn stored_name(&self, name: &[u8]) -> SysResult<Vec<u8>> {
+        if name.is_empty() || name.len() > LONGEST_NAME || name.contains(&0) {
+            return Err(Errno::RANGE);
+        }
+        if self.is_record(name) {
+            return Err(Errno::NODATA);
+        }
+        Ok(self.options.namespace.escape(name))
+    }
+
+    fn is_record(&self, name: &[u8]) -> bool {
+        self.records_owners() && name == override_stat::NAME
+    }
+
+    /// What the kernel checks before it copies up.
+    fn may_set_xattr(&self, node: &Node, name: &[u8]) -> SysResult<()> {
+        self.upper()?;
+        let kind = real_kind(&node.real());
+        if name.starts_with(b"user.") {
+            if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+                return Err(Errno::PERM);
+            }
+            return self.must_be_able(node, rustix::fs::Access::WRITE_OK);
+        }
+        if name.starts_with(b"trusted.") && !rustix::process::geteuid().is_root() {
+            return Err(Errno::PERM);
+        }
+        let known = [&b"trusted."[..], b"security.", b"system."];
+        if known.iter().any(|prefix| name.starts_with(prefix)) {
+            Ok(())
+        } else {
+            Err(Errno::OPNOTSUPP)
+        }
+    }
+}
