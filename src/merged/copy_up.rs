@@ -82,9 +82,7 @@ impl Core {
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
         let copy = self.prepare(upper, &real, &stat, data, marked)?;
-        if marked {
-            self.mark_impure(&parent, &to)?;
-        }
+        self.mark_impure(&parent, &to)?;
         self.put_in_place(node, &parent, &to, &name, &stat, copy)?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
         inode_io::set_times(Target::Name(&to, b"."), times.0, times.1)

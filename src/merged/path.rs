@@ -151,7 +151,7 @@ impl Core {
         if matches!(seen, Seen::Absent) {
             return if end { Ok(Step::End) } else { Err(Errno::NOENT) };
         }
-        let follows = !end || follow == Follow::Last;
+        let follows = !end || slash || follow == Follow::Last;
         if follows && let Some(target) = self.link_target(name, &seen)? {
             return Ok(Step::Link(target));
         }

@@ -92,6 +92,10 @@ impl Core {
         if self.is_record(name) {
             return Err(Errno::NODATA);
         }
+        let known = [&b"user."[..], b"trusted.", b"security.", b"system."];
+        if !known.iter().any(|prefix| name.starts_with(prefix)) {
+            return Err(Errno::OPNOTSUPP);
+        }
         Ok(self.options.namespace.escape(name))
     }
 
@@ -112,11 +116,6 @@ impl Core {
         if name.starts_with(b"trusted.") && !rustix::process::geteuid().is_root() {
             return Err(Errno::PERM);
         }
-        let known = [&b"trusted."[..], b"security.", b"system."];
-        if known.iter().any(|prefix| name.starts_with(prefix)) {
-            Ok(())
-        } else {
-            Err(Errno::OPNOTSUPP)
-        }
+        Ok(())
     }
 }
