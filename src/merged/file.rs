@@ -13,7 +13,7 @@ use super::copy_up::Data;
 use super::create::New;
 use super::metadata::Metadata;
 use super::node::{Node, Real, lock};
-use super::path::{Follow, Last};
+use super::path::{Follow, Last, trim_slashes};
 use super::read::bytes;
 use super::{Core, Tree};
 use crate::error::{Context, Result};
@@ -135,12 +135,18 @@ impl Core {
             return Err(Errno::NOENT);
         }
         let follow = if options.create_new { Follow::NotLast } else { Follow::Last };
-        let slash = path.ends_with(b"/") && options.creates();
+        if options.creates() && path.ends_with(b"/") {
+            // Before it is known what the name is, as in the kernel.
+            let walked = self.walk(trim_slashes(path), Follow::NotLast)?;
+            if matches!(walked.last, Last::Name(_)) {
+                return Err(Errno::ISDIR);
+            }
+        }
         let walked = self.walk(path, follow)?;
         let Last::Name(name) = &walked.last else {
             return Err(if options.create_new { Errno::EXIST } else { Errno::ISDIR });
         };
-        if slash || (walked.slash && options.creates()) {
+        if walked.slash && options.creates() {
             return Err(Errno::ISDIR);
         }
         if let Some(node) = self.node(&walked.dir, name)? {

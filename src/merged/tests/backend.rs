@@ -109,7 +109,11 @@ fn run_on_tree(tree: &Tree, op: &Op) -> crate::Result<String> {
         Op::ReadDir(path) => {
             let names = tree.read_dir(path)?;
             let names = names.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
-            Ok(names.collect::<Vec<_>>().join(" "))
+            let is_there = |name: &String| {
+                let found = tree.symlink_metadata(format!("{path}/{name}"));
+                found.err().and_then(|error| error.raw_os_error()) != Some(2)
+            };
+            Ok(names.filter(is_there).collect::<Vec<_>>().join(" "))
         }
         Op::ReadLink(path) => Ok(tree.read_link(path)?.to_string_lossy().into_owned()),
         Op::Read(path) => tree.read(path).map(|data| hash(&data)),
@@ -233,7 +237,27 @@ impl Mounted {
         self.open(path, OFlags::PATH | nofollow, 0)
     }
 
+    /// Devices and FIFOs are opened by neither, so that no test waits or reaches hardware.
+    fn refuse_special(&self, op: &Op) -> Sys<()> {
+        use rustix::fs::FileType;
+        let (Op::Read(path)
+        | Op::Write(path, _)
+        | Op::Patch(path, ..)
+        | Op::Append(path, _)
+        | Op::OpenWrite(path)
+        | Op::PunchHole(path, ..)) = op
+        else {
+            return Ok(());
+        };
+        let Ok(held) = self.held(path, true) else { return Ok(()) };
+        match crate::sys::dir::type_of(&rustix::fs::fstat(held)?) {
+            FileType::RegularFile | FileType::Directory | FileType::Symlink => Ok(()),
+            _ => Err(Errno::NXIO),
+        }
+    }
+
     fn act(&self, op: &Op) -> Sys<String> {
+        self.refuse_special(op)?;
         match op {
             Op::Stat(path) => {
                 rustix::fs::fstat(self.held(path, true)?).map(|stat| kernel_status(&stat))
@@ -343,6 +367,8 @@ impl Mounted {
                 self.at(path, |parent, name| rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
             }
             Op::Link(from, to) => {
+                // The system call too looks at the old name before it looks for the new.
+                self.held(from, false)?;
                 let (old, old_name) = self.parent(from)?;
                 let (new, new_name) = self.parent(to)?;
                 rustix::fs::linkat(old, old_name, new, new_name, AtFlags::empty())?;
