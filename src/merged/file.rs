@@ -203,11 +203,7 @@ impl Core {
     }
 
     /// Opens a node that was found.
-    pub(crate) fn open_node(
-        self: &Arc<Self>,
-        node: Arc<Node>,
-        options: &OpenOptions,
-    ) -> SysResult<File> {
+    fn open_node(self: &Arc<Self>, node: Arc<Node>, options: &OpenOptions) -> SysResult<File> {
         let kind = match node.real() {
             Real::Directory(_) => return Err(Errno::ISDIR),
             Real::File(file) => file.kind,

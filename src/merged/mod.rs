@@ -160,7 +160,7 @@ pub struct Tree {
 
 /// The tree by nodes and names.
 #[derive(Debug)]
-pub(crate) struct Core {
+struct Core {
     stack: Stack,
     upper: Option<Upper>,
     table: Arc<Table>,

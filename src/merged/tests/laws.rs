@@ -1,1 +1,447 @@
-//! Laws.
+//! What holds whatever the kernel does: a plain tree as the model, handles, threads.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+use rustix::io::Errno;
+
+use super::backend::{Backend, Op, Outcome};
+use super::bed::{Bed, Manner};
+use super::machine::{layers, path, run};
+use crate::merged::{OpenOptions, Redirects, RenameMode};
+
+/// A plain tree: directories, and files with their text, by path.
+#[derive(Clone, Debug, Default)]
+struct Model(BTreeMap<String, Option<String>>);
+
+fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(parent, _)| parent)
+}
+
+impl Model {
+    /// The tree that layers come to, topmost first.
+    fn of(layers: &[Vec<String>]) -> Self {
+        let mut model = Self::default();
+        for line in layers.iter().rev().flatten() {
+            if let Some(path) = line.strip_suffix("/!") {
+                model.remove(path);
+                model.0.insert(path.to_owned(), None);
+            } else if let Some(path) = line.strip_suffix('/') {
+                if !model.is_dir(path) {
+                    model.remove(path);
+                    model.0.insert(path.to_owned(), None);
+                }
+            } else if let Some(path) = line.strip_suffix('!') {
+                model.remove(path);
+            } else if let Some((path, text)) = line.split_once('=') {
+                model.remove(path);
+                model.0.insert(path.to_owned(), Some(text.to_owned()));
+            }
+        }
+        model
+    }
+
+    fn remove(&mut self, path: &str) {
+        let below = format!("{path}/");
+        self.0.retain(|other, _| other != path && !other.starts_with(&below));
+    }
+
+    fn is_dir(&self, path: &str) -> bool {
+        self.0.get(path).is_some_and(Option::is_none)
+    }
+
+    fn is_empty(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        !self.0.keys().any(|other| other.starts_with(&below))
+    }
+
+    /// Fails as the kernel does where a directory on the way is missing or none.
+    fn reach(&self, path: &str) -> Result<(), Errno> {
+        let Some(parent) = parent(path) else { return Ok(()) };
+        self.reach(parent)?;
+        match self.0.get(parent) {
+            None => Err(Errno::NOENT),
+            Some(Some(_)) => Err(Errno::NOTDIR),
+            Some(None) => Ok(()),
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str, mode: RenameMode) -> Result<(), Errno> {
+        self.reach(from)?;
+        self.reach(to)?;
+        if !self.0.contains_key(from) {
+            return Err(Errno::NOENT);
+        }
+        let target = self.0.contains_key(to);
+        match mode {
+            RenameMode::NoReplace if target => return Err(Errno::EXIST),
+            RenameMode::Exchange if !target => return Err(Errno::NOENT),
+            _ => {}
+        }
+        if to.starts_with(&format!("{from}/")) {
+            return Err(Errno::INVAL);
+        }
+        if from.starts_with(&format!("{to}/")) {
+            let exchange = mode == RenameMode::Exchange;
+            return Err(if exchange { Errno::INVAL } else { Errno::NOTEMPTY });
+        }
+        if from == to {
+            return Ok(());
+        }
+        if target && mode != RenameMode::Exchange {
+            match (self.is_dir(from), self.is_dir(to)) {
+                (true, false) => return Err(Errno::NOTDIR),
+                (false, true) => return Err(Errno::ISDIR),
+                (true, true) if !self.is_empty(to) => return Err(Errno::NOTEMPTY),
+                _ => {}
+            }
+        }
+        let (old, new) = (self.cut(from), self.cut(to));
+        self.paste(to, old);
+        if mode == RenameMode::Exchange {
+            self.paste(from, new);
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, path: &str) -> Vec<(String, Option<String>)> {
+        let below = format!("{path}/");
+        let taken = self.0.iter().filter(|(other, _)| *other == path || other.starts_with(&below));
+        let cut =
+            taken.map(|(other, text)| (other[path.len()..].to_owned(), text.clone())).collect();
+        self.remove(path);
+        cut
+    }
+
+    fn paste(&mut self, path: &str, cut: Vec<(String, Option<String>)>) {
+        self.0.extend(cut.into_iter().map(|(below, text)| (format!("{path}{below}"), text)));
+    }
+
+    fn act(&mut self, op: &Op) -> Result<String, Errno> {
+        match op {
+            Op::Write(path, text) => {
+                self.reach(path)?;
+                if self.is_dir(path) {
+                    return Err(Errno::ISDIR);
+                }
+                self.0.insert(path.clone(), Some(text.clone()));
+            }
+            Op::Read(path) => {
+                self.reach(path)?;
+                let found = self.0.get(path).ok_or(Errno::NOENT)?;
+                return found.clone().ok_or(Errno::ISDIR);
+            }
+            Op::Mkdir(path, _) => {
+                self.reach(path)?;
+                if self.0.contains_key(path) {
+                    return Err(Errno::EXIST);
+                }
+                self.0.insert(path.clone(), None);
+            }
+            Op::Unlink(path) => {
+                self.reach(path)?;
+                match self.0.get(path) {
+                    None => return Err(Errno::NOENT),
+                    Some(None) => return Err(Errno::ISDIR),
+                    Some(_) => self.remove(path),
+                }
+            }
+            Op::Rmdir(path) => {
+                self.reach(path)?;
+                match self.0.get(path) {
+                    None => return Err(Errno::NOENT),
+                    Some(Some(_)) => return Err(Errno::NOTDIR),
+                    Some(None) if !self.is_empty(path) => return Err(Errno::NOTEMPTY),
+                    Some(None) => self.remove(path),
+                }
+            }
+            Op::Rename(from, to, mode) => self.rename(from, to, *mode)?,
+            _ => unreachable!(),
+        }
+        Ok("done".to_owned())
+    }
+}
+
+fn plain_op() -> impl Strategy<Value = Op> {
+    let modes =
+        vec![RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+    prop_oneof![
+        (path(), "[x-z]{0,3}").prop_map(|(p, t)| Op::Write(p, t)),
+        path().prop_map(Op::Read),
+        path().prop_map(|p| Op::Mkdir(p, 0o755)),
+        path().prop_map(Op::Unlink),
+        path().prop_map(Op::Rmdir),
+        (path(), path(), prop::sample::select(modes)).prop_map(|(a, b, m)| Op::Rename(a, b, m)),
+    ]
+}
+
+/// With redirects, the merged tree is a plain tree: nothing shows that there are layers.
+#[test]
+fn random_operations_as_in_a_plain_tree() {
+    let manner = Manner { redirects: Redirects::Write, ..Manner::plain() };
+    let strategy = (layers(), prop::collection::vec(plain_op(), 1..40));
+    run("random_operations_as_in_a_plain_tree", &strategy, |(mut layers, ops)| {
+        for layer in &mut layers {
+            let plain = |line: &String| {
+                line.ends_with('/')
+                    || line.ends_with("/!")
+                    || line.contains('=') && !line.contains('%')
+                    || line.ends_with('!') && !line.ends_with("!!")
+            };
+            layer.retain(plain);
+        }
+        let bed = Bed::new(&layers, manner);
+        let before = bed.lowers();
+        let mut model = Model::of(&layers);
+        let mut tree = bed.tree();
+        for (index, op) in ops.iter().enumerate() {
+            let expected: Outcome = model.act(op).map_err(Errno::raw_os_error);
+            let got = tree.run(op);
+            if got != expected {
+                return Err(format!("{op:?}: {got:?}, not {expected:?}"));
+            }
+            if index % 7 == 6 {
+                // What is remembered in memory and what is on disk are the same.
+                drop(tree);
+                tree = bed.tree();
+            }
+        }
+        let mut found = BTreeMap::new();
+        for entry in tree.walk("/").unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path().to_str().unwrap().to_owned();
+            let text = entry.metadata().is_file().then(|| tree.read(&path).unwrap());
+            found.insert(path, text.map(|text| String::from_utf8(text).unwrap()));
+        }
+        if found != model.0 {
+            return Err(format!("{found:?}, not {:?}", model.0));
+        }
+        (bed.lowers() == before).then_some(()).ok_or("a lower directory changed".to_owned())
+    });
+}
+
+fn bed(lines: &[&str]) -> Bed {
+    Bed::new(&[lines.to_vec()], Manner::plain())
+}
+
+#[test]
+fn a_handle_from_before_the_copy_up_reads_the_upper_file() {
+    let bed = bed(&["f=old"]);
+    let tree = bed.tree();
+    let early = tree.open("f").unwrap();
+    let mut text = [0; 8];
+    assert_eq!(early.read_at(&mut text, 0).unwrap(), 3);
+    tree.write("f", "newer").unwrap();
+    assert_eq!(early.read_at(&mut text, 0).unwrap(), 5);
+    assert_eq!(&text[..5], b"newer");
+    tree.rename("f", "g").unwrap();
+    tree.remove_file("g").unwrap();
+    assert_eq!(early.read_at(&mut text, 0).unwrap(), 5);
+    assert_eq!(early.metadata().unwrap().nlink(), 0);
+    assert!(early.write_at(b"x", 0).is_err());
+}
+
+#[test]
+fn a_handle_without_a_name_cannot_copy_up() {
+    let bed = bed(&["f=old"]);
+    let tree = bed.tree();
+    let handle = tree.open("f").unwrap();
+    tree.remove_file("f").unwrap();
+    assert_eq!(handle.set_permissions(0o600).unwrap_err().raw_os_error(), Some(17));
+    let mut text = [0; 3];
+    handle.read_at(&mut text, 0).unwrap();
+    assert_eq!(&text, b"old");
+}
+
+#[test]
+fn inode_numbers_stay_over_copy_up() {
+    let bed = bed(&["f=1", "d/", "d/g=2", "l->f"]);
+    let tree = bed.tree();
+    let numbers = || {
+        ["f", "d", "d/g", "l"].map(|path| {
+            let found = tree.symlink_metadata(path).unwrap();
+            (found.dev(), found.ino())
+        })
+    };
+    let before = numbers();
+    for path in ["f", "d/g", "l"] {
+        tree.lchown(path, Some(0), Some(0)).or_else(|_| tree.lchown(path, None, None)).unwrap();
+    }
+    assert_eq!(numbers(), before);
+    tree.rename("d/g", "h").unwrap();
+    assert_eq!(tree.metadata("h").unwrap().ino(), before[2].1);
+    tree.hard_link("h", "k").unwrap();
+    assert_eq!(tree.metadata("k").unwrap().ino(), before[2].1);
+}
+
+#[test]
+fn copy_up_keeps_holes_and_truncation_copies_nothing() {
+    let bed = bed(&["f=", "g="]);
+    for name in ["f", "g"] {
+        let path = bed.path("lower0").join(name);
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(1 << 40).unwrap();
+    }
+    let tree = bed.tree();
+    tree.set_permissions("f", 0o600).unwrap();
+    let upper = bed.path("upper/f").metadata().unwrap();
+    assert_eq!((upper.len(), upper.blocks()), (1 << 40, 0));
+    let file = tree.open_with("g", OpenOptions::new().write(true).truncate(true)).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 0);
+}
+
+/// Readers see the whole old file or the whole new one, while others copy it up and replace it.
+#[test]
+fn readers_see_the_old_or_the_new() {
+    const LENGTH: usize = 300_000;
+    for round in 0..crate::merged::tests::machine::cases() / 8 + 1 {
+        let bed = bed(&["d/", "d/f="]);
+        #[expect(clippy::disallowed_methods, reason = "a test makes its layers by path")]
+        std::fs::write(bed.path("lower0/d/f"), vec![b'a'; LENGTH]).unwrap();
+        let tree = bed.tree();
+        tree.write("new", vec![b'b'; LENGTH]).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            let data = tree.read("d/f").unwrap();
+                            assert_eq!(data.len(), LENGTH);
+                            assert!(data.iter().all(|&byte| byte == data[0]));
+                            assert!(tree.metadata("d/f").unwrap().len() == LENGTH as u64);
+                        }
+                    })
+                })
+                .collect();
+            let changers: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| tree.set_permissions("d/f", 0o600).unwrap()))
+                .collect();
+            changers.into_iter().for_each(|thread| thread.join().unwrap());
+            if round % 2 == 0 {
+                tree.rename("new", "d/f").unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        let work = std::fs::read_dir(bed.path("work/work")).unwrap().count();
+        assert_eq!(work, 0, "something was left in the WorkDir");
+    }
+}
+
+#[test]
+fn many_writers_copy_a_file_up_once() {
+    for _ in 0..crate::merged::tests::machine::cases() / 4 + 1 {
+        let bed = bed(&["d/", "d/e/", "d/e/f=start"]);
+        let tree = bed.tree();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let tree = &tree;
+                scope.spawn(move || {
+                    let text = number.to_string();
+                    tree.run(&Op::Append("d/e/f".to_owned(), text)).unwrap();
+                    tree.create_dir(format!("d/e/{number}"), 0o755).unwrap();
+                });
+            }
+        });
+        let mut text = tree.read("d/e/f").unwrap();
+        assert_eq!(text.len(), 13);
+        text[5..].sort_unstable();
+        assert_eq!(text, b"start01234567");
+        assert_eq!(tree.read_dir("d/e").unwrap().len(), 9);
+    }
+}
+
+/// Threads that create, rename and remove in each other's way end without error or deadlock, and
+/// what they leave is what the next tree finds.
+#[test]
+fn threads_in_each_others_way() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..crate::merged::tests::machine::cases() / 4 + 1 {
+        let lines = super::machine::layer().new_tree(&mut runner).unwrap().current();
+        let bed = Bed::new(&[lines], Manner::plain());
+        let before = bed.lowers();
+        let tree = bed.tree();
+        let plans: Vec<Vec<Op>> = (0..4)
+            .map(|_| {
+                let ops = prop::collection::vec(super::machine::op(), 40..41);
+                ops.new_tree(&mut runner).unwrap().current()
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for ops in &plans {
+                scope.spawn(|| ops.iter().for_each(|op| drop(tree.run(op))));
+            }
+        });
+        let shown = super::bed::merged(&tree);
+        drop(tree);
+        assert_eq!(shown, super::bed::merged(&bed.tree()));
+        assert_eq!(bed.lowers(), before);
+    }
+}
+
+#[test]
+fn one_directory_does_not_wait_for_another() {
+    let bed = bed(&["a/", "a/f=1", "b/", "b/f=1"]);
+    let tree = bed.tree();
+    let node = tree.core.resolve(b"a", super::super::path::Follow::Last).unwrap();
+    let held = node.change_names().unwrap();
+    tree.write("b/f", "2").unwrap();
+    tree.write("b/g", "3").unwrap();
+    tree.remove_file("b/f").unwrap();
+    drop(held);
+}
+
+#[test]
+fn a_hundred_thousand_names() {
+    let bed = bed(&["d/"]);
+    let dir = bed.path("lower0/d");
+    for number in 0..100_000 {
+        std::os::unix::fs::symlink("x", dir.join(number.to_string())).unwrap();
+    }
+    let tree = bed.tree();
+    tree.remove_file("d/500").unwrap();
+    tree.write("d/new", "").unwrap();
+    assert_eq!(tree.read_dir("d").unwrap().len(), 100_000);
+}
+
+#[test]
+fn a_read_only_tree_refuses_every_change() {
+    let bed = bed(&["f=1", "d/"]);
+    let lower = vec![crate::Dir::open_ambient(bed.path("lower0")).unwrap()];
+    let tree = crate::merged::Tree::read_only(lower, &bed.manner.options()).unwrap();
+    let s = str::to_owned;
+    for op in [
+        Op::Write(s("f"), s("x")),
+        Op::Mkdir(s("n"), 0o755),
+        Op::Unlink(s("f")),
+        Op::Rmdir(s("d")),
+        Op::Rename(s("f"), s("g"), RenameMode::Replace),
+        Op::Chmod(s("f"), 0),
+        Op::Truncate(s("f"), 0),
+        Op::Link(s("f"), s("g")),
+        Op::SetTimes(s("f"), 1),
+        Op::Append(s("new"), s("")),
+    ] {
+        assert_eq!(tree.run(&op), Err(Errno::ROFS.raw_os_error()), "{op:?}");
+    }
+    assert_eq!(tree.read("f").unwrap(), b"1");
+    assert_eq!(tree.canonicalize("/d/../../f").unwrap(), std::path::Path::new("/f"));
+}
+
+#[test]
+fn whole_trees_are_made_and_removed() {
+    let bed = bed(&["d/", "d/e/", "d/e/f=1", "d/l->e"]);
+    let tree = bed.tree();
+    tree.create_dir_all("d/e/x/y/z", 0o755).unwrap();
+    tree.create_dir_all("d/l/x/y/z/", 0o755).unwrap();
+    tree.write("d/e/x/y/file", "1").unwrap();
+    tree.remove_dir_all("d").unwrap();
+    assert!(tree.read_dir("/").unwrap().is_empty());
+    tree.create_dir("d", 0o755).unwrap();
+    assert!(tree.read_dir("d").unwrap().is_empty());
+}
