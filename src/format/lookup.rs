@@ -356,11 +356,19 @@ impl<'a> Search<'a> {
     fn keep(&mut self, layer: usize, parent: &Dir, stat: Stat) -> SysResult<Step> {
         let dir = parent.child_as_path(&self.name)?;
         let namespace = self.stack.namespace;
-        let opaque = Opaque::read(namespace, Target::Name(&dir, b"."))?;
+        let opaque = match Opaque::read(namespace, Target::Name(&dir, b".")) {
+            // It may be read but not searched, so not even for its own `.`.
+            Err(Errno::ACCESS) => Opaque::read(namespace, Target::held(&dir))?,
+            other => other?,
+        };
         let redirect = if opaque == Opaque::Yes || layer + 1 == self.stack.layers.len() {
             None
         } else {
-            xattr::get(Target::Name(&dir, b"."), &namespace.name(mark::REDIRECT))?
+            let name = namespace.name(mark::REDIRECT);
+            match xattr::get(Target::Name(&dir, b"."), &name) {
+                Err(Errno::ACCESS) => xattr::get(Target::held(&dir), &name)?,
+                other => other?,
+            }
         };
         self.parts.push(Part { layer, dir, opaque });
         self.top.get_or_insert(stat);

@@ -49,6 +49,9 @@ impl Core {
         if !is_privileged() && !self.records_owners() {
             self.must_own(node)?;
         }
+        if !self.records_owners() && !(is_mapped("uid", uid) && is_mapped("gid", gid)) {
+            return Err(Errno::INVAL);
+        }
         self.copy_up(node, Data::Whole)?;
         let recorded = self.change_record(node, |record| {
             record.uid = uid.unwrap_or(record.uid);
@@ -149,6 +152,31 @@ impl Core {
     fn must_own(&self, node: &Node) -> SysResult<()> {
         if is_privileged() || owns(&node.real().stat()?) { Ok(()) } else { Err(Errno::PERM) }
     }
+}
+
+/// Whether the process's user namespace can express an id, of which `kind` is `uid` or `gid`: the
+/// kernel asks that before it looks at the file.
+fn is_mapped(kind: &str, id: Option<u32>) -> bool {
+    let Some(id) = id.filter(|id| *id != u32::MAX) else { return true };
+    let path = format!("/proc/self/{kind}_map");
+    let Ok(map) =
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+    else {
+        return true;
+    };
+    let mut text = String::new();
+    if std::io::Read::read_to_string(&mut std::fs::File::from(map), &mut text).is_err() {
+        return true;
+    }
+    text.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&u64::from(id))
+    })
 }
 
 fn owns(stat: &Stat) -> bool {

@@ -90,7 +90,7 @@ impl Real {
     /// The topmost handle, for calls on attributes.
     pub(super) fn target(&self) -> SysResult<Target<'_>> {
         match self {
-            Self::Directory(dir) => Ok(Target::Name(&dir.top()?.dir, b".")),
+            Self::Directory(dir) => Ok(Target::held(&dir.top()?.dir)),
             Self::File(file) => Ok(Target::held(&file.held)),
         }
     }

@@ -262,7 +262,13 @@ impl Dir {
     /// The names in this directory, `.` and `..` left out, in the file system's order.
     pub(crate) fn entries(&self) -> SysResult<Vec<DirEntry>> {
         // A description of its own, so that two threads may read the same handle at once.
-        let fd = open_without_atime(&self.0, b".", OFlags::RDONLY | DIRECTORY)?;
+        let fd = match open_without_atime(&self.0, b".", OFlags::RDONLY | DIRECTORY) {
+            // It may be read but not searched, so not even for its own `.`.
+            Err(Errno::ACCESS) => {
+                reopen(self.0.as_fd(), OFlags::RDONLY | OFlags::DIRECTORY)?.into()
+            }
+            other => other?,
+        };
         let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
         let mut reader = RawDir::new(fd, &mut buffer);
         let mut entries = Vec::new();
