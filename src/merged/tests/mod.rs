@@ -14,3 +14,106 @@ fn skip(test: &str, reason: &str) {
         "{test} could not run: {reason}"
     );
 }
+
+/// Runs all tests of this module again in another process, by way of `command`, which gets the test
+/// program and its arguments behind its own.
+fn run_again(test: &str, command: &[&str], user_namespace: bool) {
+    use std::os::unix::fs::PermissionsExt;
+    const AGAIN: &str = "OVERLAY2_TEST_AGAIN";
+    if std::env::var_os(AGAIN).is_some() {
+        return;
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let mut words = Vec::new();
+    if is_root {
+        words.extend(["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"]);
+    }
+    words.extend(command);
+    if words.is_empty() {
+        // This process is what is asked for.
+        return;
+    }
+    let start = |program: &std::ffi::OsStr| {
+        let mut child = std::process::Command::new(words[0]);
+        child.args(&words[1..]).arg(program);
+        child
+    };
+    let works = start("true".as_ref()).output().is_ok_and(|output| output.status.success());
+    if !works {
+        return skip(test, &format!("{words:?} does not work here"));
+    }
+    // The user may not get to where the program lies, nor to this process's scratch directories.
+    let scratch = tempfile::tempdir().unwrap();
+    let program = scratch.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mode = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(&program, mode(0o755)).unwrap();
+    std::fs::set_permissions(scratch.path(), mode(0o1777)).unwrap();
+    let mut child = start(program.as_os_str());
+    child.arg("merged::tests::").env(AGAIN, "1").env("TMPDIR", scratch.path());
+    child.env("OVERLAY2_CASES", (machine::cases() / 4 + 1).to_string());
+    // What cannot run there runs here.
+    child.env_remove("OVERLAY2_REQUIRE").current_dir("/");
+    if user_namespace {
+        child.env("OVERLAY2_TEST_USERXATTR", "1");
+    }
+    let output = child.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn all_of_it_as_a_plain_user() {
+    run_again("all_of_it_as_a_plain_user", &[], false);
+}
+
+#[test]
+fn all_of_it_in_a_user_namespace() {
+    let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+    run_again("all_of_it_in_a_user_namespace", &unshare, true);
+}
+
+/// Owners and devices that a plain user may not make are kept, shown, and survive a copy-up.
+#[test]
+fn owners_and_devices_are_recorded() {
+    use crate::merged::{EntryKind, Options, Ownership, Tree};
+    use crate::{Device, Dir, Namespace};
+    if rustix::process::geteuid().is_root() {
+        // Tested where the whole is run again without privilege.
+        return;
+    }
+    let manner = bed::Manner::plain();
+    let lines = ["f=1", "f%user.containers.override_stat=7:8:0640:file", "g=2", "d/"];
+    let bed = bed::Bed::new(&[lines.to_vec()], manner);
+    let open = || {
+        let dir = |name| Dir::open_ambient(bed.path(name)).unwrap();
+        let options = Options::new(Namespace::User).ownership(Ownership::Recorded);
+        Tree::writable(vec![dir("lower0")], dir("upper"), dir("work"), &options).unwrap()
+    };
+    let tree = open();
+    let shown = |tree: &Tree, path: &str| {
+        let found = tree.metadata(path).unwrap();
+        (found.uid(), found.gid(), found.mode(), found.kind(), found.device())
+    };
+    let zero = Device::ZERO;
+    assert_eq!(shown(&tree, "f"), (7, 8, 0o640, EntryKind::Regular, zero));
+    assert_eq!(tree.xattr_names("f").unwrap(), Vec::<Vec<u8>>::new());
+    tree.write("f", "new").unwrap();
+    tree.chown("g", Some(0), Some(5)).unwrap();
+    tree.set_permissions("g", 0o4755).unwrap();
+    tree.chown("d", Some(0), None).unwrap();
+    let null = Device { major: 1, minor: 3 };
+    tree.mknod("null", EntryKind::CharDevice, 0o666, null).unwrap();
+    tree.remove_file("g").unwrap();
+    tree.mknod("g", EntryKind::BlockDevice, 0o600, Device { major: 8, minor: 1 }).unwrap();
+    tree.chown("null", Some(0), Some(0)).unwrap();
+    drop(tree);
+    let tree = open();
+    assert_eq!(shown(&tree, "f"), (7, 8, 0o640, EntryKind::Regular, zero));
+    assert_eq!(shown(&tree, "d").0, 0);
+    assert_eq!(shown(&tree, "null"), (0, 0, 0o666, EntryKind::CharDevice, null));
+    assert_eq!(shown(&tree, "g").3, EntryKind::BlockDevice);
+    let kinds: Vec<_> = tree.read_dir("/").unwrap().iter().map(|entry| entry.kind()).collect();
+    let (dir, file) = (EntryKind::Directory, EntryKind::Regular);
+    assert_eq!(kinds, [dir, file, EntryKind::BlockDevice, EntryKind::CharDevice]);
+    assert_eq!(tree.read("null").unwrap_err().raw_os_error(), Some(6));
+}
