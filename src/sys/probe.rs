@@ -81,10 +81,14 @@ impl KernelFeatures {
         let trusted_xattrs = sets_attribute(dir, b"trusted.overlay2.probe");
         let user_xattrs = sets_attribute(dir, b"user.overlay2.probe");
         // Without them it mounts all the same, and fails at the first directory that it replaces.
-        let overlay_trusted = trusted_xattrs && mounts(dir, Namespace::Trusted, Way::Joined);
-        let overlay_user = user_xattrs && mounts(dir, Namespace::User, Way::Joined);
+        let overlay_trusted = trusted_xattrs && overlays(dir, Namespace::Trusted);
+        let overlay_user = user_xattrs && overlays(dir, Namespace::User);
         let namespace = if overlay_trusted { Namespace::Trusted } else { Namespace::User };
-        let can = |way| (overlay_trusted || overlay_user) && mounts(dir, namespace, way);
+        let by_path = |overlay: &Overlay, layer: &Dir| {
+            overlay.string("lowerdir+", xattr::proc_path(layer.as_fd()).as_bytes())
+        };
+        let by_descriptor =
+            |overlay: &Overlay, layer: &Dir| overlay.descriptor("lowerdir+", layer.as_fd());
         let file = dir.open(b"file", OFlags::RDWR | OFlags::CREATE, 0o600);
         let file = file.during("create", "a file to probe with")?;
         Ok(Self {
@@ -95,8 +99,8 @@ impl KernelFeatures {
             overlay_trusted,
             overlay_user,
             fsopen: Overlay::overlay().is_ok(),
-            lowerdir_plus: can(Way::OneByOne),
-            layer_descriptors: can(Way::Descriptors),
+            lowerdir_plus: takes(dir, namespace, by_path),
+            layer_descriptors: takes(dir, namespace, by_descriptor),
             whiteout_device: makes_whiteout(dir).is_ok(),
             trusted_xattrs,
             user_xattrs,
@@ -156,26 +160,37 @@ fn make_scratch(parent: &Dir) -> SysResult<Vec<u8>> {
     }
 }
 
-/// How the layers are handed to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// All in one `lowerdir`, as each kernel takes them.
-    Joined,
-    /// By `lowerdir+`.
-    OneByOne,
-    /// By `lowerdir+`, open.
-    Descriptors,
+/// Whether an overlay can be mounted, and a directory of a lower layer replaced in it.
+fn overlays(dir: &Dir, namespace: Namespace) -> bool {
+    let works = |flags: &[&str]| {
+        let act = |dir: &Dir| match try_overlay(dir, flags) {
+            Err(Errno::NOSYS) => try_classic(dir, flags).during("mount", "an overlay"),
+            other => other.during("mount", "an overlay"),
+        };
+        in_scratch(dir, act).is_ok()
+    };
+    let own = flags_of(namespace);
+    // To unmount it would sync the whole file system, but for `volatile` (Linux 5.10).
+    works(&[own, &["volatile"]].concat()) || works(own)
 }
 
-/// Whether an overlay can be mounted, and a directory of a lower layer replaced in it.
-fn mounts(dir: &Dir, namespace: Namespace, way: Way) -> bool {
-    let scratch = |dir: &Dir| match try_overlay(dir, namespace, way) {
-        Err(Errno::NOSYS) if way == Way::Joined => {
-            try_classic(dir, namespace).during("mount", "an overlay")
-        }
-        other => other.during("mount", "an overlay"),
+fn flags_of(namespace: Namespace) -> &'static [&'static str] {
+    match namespace {
+        Namespace::Trusted => &[],
+        Namespace::User => &["userxattr"],
+    }
+}
+
+/// Whether two layers can be mounted that `add` adds one by one; by `fsopen`, and only to be read.
+fn takes(dir: &Dir, namespace: Namespace, add: impl Fn(&Overlay, &Dir) -> SysResult<()>) -> bool {
+    let mount = |dir: &Dir| {
+        let parts = Parts::make(dir)?;
+        let overlay = Overlay::overlay()?;
+        flags_of(namespace).iter().try_for_each(|flag| overlay.flag(flag))?;
+        parts.lower.iter().try_for_each(|layer| add(&overlay, layer))?;
+        overlay.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
     };
-    in_scratch(dir, scratch).is_ok()
+    in_scratch(dir, |dir| mount(dir).during("mount", "an overlay")).is_ok()
 }
 
 /// The directories of an overlay: two lower layers, the upper, and the kernel's own.
@@ -210,38 +225,24 @@ impl Parts {
     }
 }
 
-fn try_overlay(dir: &Dir, namespace: Namespace, way: Way) -> SysResult<()> {
+fn try_overlay(dir: &Dir, flags: &[&str]) -> SysResult<()> {
     let overlay = Overlay::overlay()?;
     let parts = Parts::make(dir)?;
-    let options = parts.options();
-    let texts = options.iter().filter(|(key, _)| way == Way::Joined || *key != "lowerdir");
-    match way {
-        Way::Joined => {}
-        Way::OneByOne => parts.lower.iter().try_for_each(|layer| {
-            overlay.string("lowerdir+", xattr::proc_path(layer.as_fd()).as_bytes())
-        })?,
-        Way::Descriptors => {
-            parts.lower.iter().try_for_each(|dir| overlay.descriptor("lowerdir+", dir.as_fd()))?;
-        }
-    }
-    for (key, value) in texts {
+    for (key, value) in parts.options() {
         overlay.string(key, value.as_bytes())?;
     }
-    if namespace == Namespace::User {
-        overlay.flag("userxattr")?;
-    }
+    flags.iter().try_for_each(|flag| overlay.flag(flag))?;
     let mount = overlay.mount(MountAttrFlags::empty())?;
     replace_in(&mount)
 }
 
 /// As kernels before Linux 5.2 mount: in the scratch directory, which nobody else can enter, and
 /// gone from there again before anything else is done.
-fn try_classic(dir: &Dir, namespace: Namespace) -> SysResult<()> {
+fn try_classic(dir: &Dir, flags: &[&str]) -> SysResult<()> {
     let parts = Parts::make(dir)?;
-    let mut options = parts.options().map(|(key, value)| format!("{key}={value}")).join(",");
-    if namespace == Namespace::User {
-        options.push_str(",userxattr");
-    }
+    let options = parts.options().map(|(key, value)| format!("{key}={value}"));
+    let flags = flags.iter().map(|flag| (*flag).to_owned());
+    let options = options.into_iter().chain(flags).collect::<Vec<_>>().join(",");
     dir.make_dir(b"merged", 0o700)?;
     let target = dir.ambient_path().ok_or(Errno::NOENT)?.join("merged");
     mount::classic(&target, MountFlags::empty(), options.as_bytes())?;
@@ -362,7 +363,8 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = Dir::open_ambient(temporary.path()).unwrap();
         let classic = |namespace| {
-            let classic = |dir: &Dir| try_classic(dir, namespace).during("mount", "overlay");
+            let classic =
+                |dir: &Dir| try_classic(dir, flags_of(namespace)).during("mount", "overlay");
             in_scratch(&dir, classic).is_ok()
         };
         let features = KernelFeatures::probe(&dir).unwrap();
