@@ -131,16 +131,20 @@ pub(super) fn touch(dir: &Dir, name: &[u8]) -> SysResult<()> {
 mod tests {
     use super::*;
     use rustix::fs::RenameFlags;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     #[test]
     fn what_is_held_still_has_its_name() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = Dir::open_ambient(temporary.path()).unwrap();
-        let done = AtomicBool::new(false);
+        let (held, done) = (AtomicU32::new(0), AtomicBool::new(false));
+        let end = Instant::now() + Duration::from_secs(10);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..300 {
+                let mut removed = 0;
+                // Both must have come to it many times for the two to have met at the wrong moment.
+                while removed < 200 || (held.load(Ordering::Relaxed) < 200 && Instant::now() < end)
+                {
                     dir.make_dir(b"object", 0o700).unwrap();
                     while !matches!(
                         Held::attempt(&dir, b"object", Mode::Exclusive).unwrap(),
@@ -148,18 +152,18 @@ mod tests {
                             if dir.rename(b"object", &dir, b"gone", RenameFlags::empty()).is_ok()
                     ) {}
                     dir.remove_dir(b"gone").unwrap();
+                    removed += 1;
                 }
                 done.store(true, Ordering::Relaxed);
             });
-            let mut held = 0;
             while !done.load(Ordering::Relaxed) {
                 if let Attempt::Held(leased) = Held::attempt(&dir, b"object", Mode::Shared).unwrap()
                 {
                     assert!(dir.names(b"object", leased.dir()).unwrap());
-                    held += 1;
+                    held.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            assert!(held > 0);
         });
+        assert!(held.into_inner() > 0);
     }
 }

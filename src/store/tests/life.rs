@@ -162,7 +162,7 @@ fn e41_a_stack_of_400_is_read_from_13_records() {
     let store = scratch();
     let texts: Vec<_> = (0..400).map(|index| format!("layer {index}")).collect();
     let mut top: Option<LeasedChain> = None;
-    for part in texts.chunks(50) {
+    for part in texts.chunks(16) {
         let finished = part.iter().map(|text| finished(&store, text)).collect();
         let layers = store.commit_layers(finished).unwrap();
         top = Some(store.add_chain(top.as_ref(), &layers, Retention::WhileUsed).unwrap());
