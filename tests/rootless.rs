@@ -210,7 +210,7 @@ fn a_plain_user_goes_from_an_image_to_a_commit_with_files_of_several_owners() {
          install -m 640 -o 7 -g 8 /dev/null \"$m\"/srv/new
          mkdir \"$m\"/closed; chmod 0 \"$m\"/closed
          o diff one
-         o unmount one
+         o unmount one >&2
          o commit one rootless.test/app:two
          o save rootless.test/app:two -o saved.tar",
     );
