@@ -16,7 +16,7 @@ use crate::sys::xattr::proc_path;
 
 /// Whether the kernel's checks, which come with the operations on the upper layer, would come too
 /// late to keep what the process may not do from being copied up.
-fn is_privileged() -> bool {
+pub(super) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -47,9 +47,10 @@ impl Core {
     ) -> SysResult<()> {
         self.upper()?;
         if !is_privileged() && !self.records_owners() {
-            self.must_own(node)?;
+            self.may_give_away(node, uid, gid)?;
         }
-        if !self.records_owners() && !(is_mapped("uid", uid) && is_mapped("gid", gid)) {
+        let expressible = is_mapped("uid", uid) && is_mapped("gid", gid);
+        if !expressible && !self.records_owners() {
             return Err(Errno::INVAL);
         }
         self.copy_up(node, Data::Whole)?;
@@ -147,6 +148,20 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Without privilege an owner can do no more than change the group to one of its own.
+    fn may_give_away(&self, node: &Node, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
+        self.must_own(node)?;
+        let stat = node.real().stat()?;
+        let in_group = |gid: u32| {
+            gid == stat.st_gid
+                || gid == rustix::process::getegid().as_raw()
+                || rustix::process::getgroups()
+                    .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
+        };
+        let keeps_owner = uid.is_none_or(|uid| uid == stat.st_uid);
+        if keeps_owner && gid.is_none_or(in_group) { Ok(()) } else { Err(Errno::PERM) }
     }
 
     fn must_own(&self, node: &Node) -> SysResult<()> {

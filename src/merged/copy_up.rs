@@ -12,8 +12,9 @@ use rustix::fs::{FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::Core;
+use super::attributes::is_privileged;
 use super::lookup::hold_name;
-use super::node::{Node, Place, Real, RealFile};
+use super::node::{Identity, Node, Place, Real, RealFile};
 use super::upper::{Temporary, Upper};
 use crate::format::lookup::{MergedDir, Part};
 use crate::format::opaque::Opaque;
@@ -82,10 +83,20 @@ impl Core {
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
         let copy = self.prepare(upper, &real, &stat, data, marked)?;
-        self.mark_impure(&parent, &to)?;
-        self.put_in_place(node, &parent, &to, &name, &stat, copy)?;
+        let closed = parent_stat.st_mode & 0o200 == 0 && !is_privileged();
+        if closed {
+            // The kernel changes it as the one who mounted, whatever its mode.
+            inode_io::chmod(Target::held(&to), (parent_stat.st_mode & 0o7777) | 0o300)?;
+        }
+        let placed = self
+            .mark_impure(&parent, &to)
+            .and_then(|()| self.put_in_place(node, &parent, &to, &name, &stat, copy));
+        if closed {
+            inode_io::chmod(Target::held(&to), parent_stat.st_mode & 0o7777)?;
+        }
+        placed?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
-        inode_io::set_times(Target::Name(&to, b"."), times.0, times.1)
+        inode_io::set_times(Target::held(&to), times.0, times.1)
     }
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
@@ -103,7 +114,7 @@ impl Core {
         if parent.impure.load(Ordering::Acquire) {
             return Ok(());
         }
-        let target = Target::Name(dir, b".");
+        let target = Target::held(dir);
         let name = self.options.namespace.name(mark::IMPURE);
         if xattr::get(target, &name)?.is_none() {
             xattr::set(target, &name, b"y")?;
@@ -244,7 +255,13 @@ impl Core {
         };
         // The number first, then the count, then the node: whoever finds the upper file meanwhile
         // shows the old number, and whoever found the lower one looks again.
-        self.remember_identity(&rustix::fs::fstat(&held)?, node.identity);
+        let stat = rustix::fs::fstat(&held)?;
+        if lower.st_nlink == 1 {
+            self.remember_identity(&stat, node.identity());
+        } else {
+            // The other names keep the number: this one is a file of its own now.
+            node.set_identity(Identity::of(&stat));
+        }
         parent.count_copy_up();
         let kind = type_of(lower);
         node.set_real(Real::File(Arc::new(RealFile {
@@ -264,7 +281,7 @@ impl Core {
         lower: &Stat,
     ) -> SysResult<Dir> {
         let work = &self.upper()?.work;
-        let closed = lower.st_mode & 0o200 == 0 && !rustix::process::geteuid().is_root();
+        let closed = lower.st_mode & 0o200 == 0 && !is_privileged();
         if closed {
             // Moving a directory rewrites its `..`, for which its owner must be able to write.
             work.chmod(temporary.name(), (lower.st_mode & 0o7777) | 0o200)?;

@@ -36,8 +36,8 @@ pub(super) struct Node {
     pub(super) impure: AtomicBool,
     /// It has no name any more.
     gone: AtomicBool,
-    /// The device and inode number under which it is shown, all its life.
-    pub(super) identity: Identity,
+    /// The device and inode number under which it is shown.
+    identity: RwLock<Identity>,
 }
 
 /// A device and an inode number on it.
@@ -131,13 +131,22 @@ impl Node {
             copied_up: AtomicU64::new(0),
             impure: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            identity,
+            identity: RwLock::new(identity),
         }
     }
 
     /// What stands for it on disk now.
     pub(super) fn real(&self) -> Real {
         self.real.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The device and inode number under which it is shown.
+    pub(super) fn identity(&self) -> Identity {
+        *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     pub(super) fn set_real(&self, real: Real) {

@@ -23,7 +23,7 @@ impl Core {
         let real = node.real();
         let stat = real.stat()?;
         let merged = matches!(&real, Real::Directory(dir) if dir.parts.len() > 1);
-        let mut metadata = Metadata::new(&stat, node.identity, merged);
+        let mut metadata = Metadata::new(&stat, node.identity(), merged);
         if let Some(record) = self.recorded(real.target()?, &stat)? {
             metadata = metadata.overridden(&record);
         }

@@ -118,9 +118,10 @@ impl Core {
         }
         let whiteout = target.is_none() && self.has_whiteout(&to, &new.name)?;
         self.mark_moved(old, new, source, &to)?;
-        let flags = if !below && !(whiteout && source.is_directory()) {
+        let exchanged = whiteout && (below || source.is_directory());
+        let flags = if !below && !exchanged {
             RenameFlags::empty()
-        } else if whiteout {
+        } else if exchanged {
             // The whiteout goes where the name comes from.
             RenameFlags::EXCHANGE
         } else {

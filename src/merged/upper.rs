@@ -70,6 +70,12 @@ impl Upper {
             let message = "UpperDir and WorkDir are on different file systems";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
+        let overlaps =
+            || -> SysResult<bool> { Ok(is_inside(upper, work)? || is_inside(work, upper)?) };
+        if overlaps().during("compare UpperDir with", what)? {
+            let message = "UpperDir and WorkDir lie one inside the other";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         match work.make_dir(b"work", 0o700) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(Error::os(error, "create work in", what)),
@@ -155,4 +161,26 @@ impl Upper {
         }
         Ok(Some((temporary, dir)))
     }
+}
+
+/// Whether a directory is `outer`, or lies in it.
+fn is_inside(dir: &Dir, outer: &Dir) -> SysResult<bool> {
+    let identity = |dir: &Dir| dir.stat_self().map(|stat| (stat.st_dev, stat.st_ino));
+    let sought = identity(outer)?;
+    let mut at = identity(dir)?;
+    let mut up = dir.child_as_path(b"..")?;
+    while at != sought {
+        let parent = identity(&up)?;
+        if parent == at {
+            return Ok(false);
+        }
+        at = parent;
+        up = match up.child_as_path(b"..") {
+            Ok(up) => up,
+            // What may not be searched is above what both were opened from.
+            Err(Errno::ACCESS) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(true)
 }

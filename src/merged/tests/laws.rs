@@ -277,6 +277,57 @@ fn inode_numbers_stay_over_copy_up() {
 }
 
 #[test]
+fn a_broken_hard_link_has_a_number_of_its_own() {
+    let bed = bed(&["f=1", "g<>f"]);
+    let tree = bed.tree();
+    let number = |path| tree.metadata(path).unwrap().ino();
+    assert_eq!(number("f"), number("g"));
+    let handle = tree.open("f").unwrap();
+    tree.set_permissions("f", 0o600).unwrap();
+    tree.set_permissions("g", 0o600).unwrap();
+    assert_ne!(number("f"), number("g"));
+    assert_eq!(handle.metadata().unwrap().ino(), number("f"));
+}
+
+#[test]
+fn files_in_closed_directories_are_copied_up() {
+    let bed = bed(&["d/", "d/e/", "d/e/f=1", "d/e^555", "d^555"]);
+    let tree = bed.tree();
+    tree.set_permissions("d/e/f", 0o600).unwrap();
+    tree.write("d/e/f", "2").unwrap();
+    for path in ["upper/d", "upper/d/e"] {
+        let found = bed.path(path).metadata().unwrap();
+        assert_eq!(found.mode() & 0o777, 0o555);
+        assert!(found.mtime() < 1_100_000_000);
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(bed.path(path), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for path in ["lower0/d", "lower0/d/e"] {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(bed.path(path), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn directories_that_overlap_or_are_in_use_are_refused() {
+    let bed = bed(&["f=1"]);
+    let dir = |name: &str| crate::Dir::open_ambient(bed.path(name)).unwrap();
+    std::fs::create_dir(bed.path("upper/inner")).unwrap();
+    let options = bed.manner.options();
+    let open = |upper: &str, work: &str| {
+        crate::merged::Tree::writable(vec![dir("lower0")], dir(upper), dir(work), &options)
+    };
+    for (upper, work) in [("upper", "upper"), ("upper", "upper/inner"), ("upper/inner", "upper")] {
+        assert_eq!(open(upper, work).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+    }
+    let tree = open("upper", "work").unwrap();
+    assert_eq!(open("upper", "work").unwrap_err().kind(), crate::ErrorKind::InUse);
+    drop(tree);
+    std::fs::create_dir_all(bed.path("work/work/incompat/volatile")).unwrap();
+    assert_eq!(open("upper", "work").unwrap_err().raw_os_error(), Some(22));
+}
+
+#[test]
 fn copy_up_keeps_holes_and_truncation_copies_nothing() {
     let bed = bed(&["f=", "g="]);
     for name in ["f", "g"] {

@@ -99,8 +99,14 @@ fn xattr_mode() -> impl Strategy<Value = XattrMode> {
 }
 
 fn xattr_name() -> impl Strategy<Value = String> {
-    let names = ["user.a", "user.b", "user.overlay.opaque", "user.overlay.overlay.x"];
-    prop::sample::select(names.to_vec()).prop_map(str::to_owned)
+    let own = Manner::plain().namespace.prefix();
+    let names = [
+        "user.a".to_owned(),
+        "user.b".to_owned(),
+        format!("{own}opaque"),
+        format!("{own}overlay.x"),
+    ];
+    prop::sample::select(names.to_vec())
 }
 
 /// What makes, moves and removes names.

@@ -9,6 +9,22 @@ fn s(text: &str) -> String {
     text.to_owned()
 }
 
+/// `u::rwx,u:0:rwx,g::r-x,m::rwx,o::---`, in the kernel's form.
+fn acl() -> String {
+    let entry =
+        |tag: u8, permissions: u8, id: [u8; 4]| [&[tag, 0, permissions, 0][..], &id].concat();
+    let none = [0; 4];
+    let bytes = [
+        vec![2, 0, 0, 0],
+        entry(1, 7, none),
+        entry(2, 7, [0; 4]),
+        entry(4, 5, none),
+        entry(16, 7, none),
+        entry(32, 0, none),
+    ];
+    String::from_utf8(bytes.concat()).unwrap()
+}
+
 /// A test on the kernel and on `merged`: layers, topmost first, then operations.
 macro_rules! rows {
     ($($name:ident: [$([$($line:expr),*]),*] => [$($op:expr),* $(,)?];)*) => {$(
@@ -181,6 +197,10 @@ rows! {
         Append(s("a/b/c/d/f"), s("2")), Stat(s("a/b/c")), ls("a"),
     ];
     copy_up_one_of_two_links: [["f=1", "g<>f"]] => [wr("f", "2"), Read(s("g")), Stat(s("f")), Stat(s("g"))];
+    default_acl_is_handed_on_over_whiteouts: [["d/", "d/f=1", "d/e/"]] => [
+        SetXattr(s("d"), s("system.posix_acl_default"), acl(), XattrMode::Set), rm("d/f"), wr("d/f", "1"), rd("d/e"),
+        md("d/e"), md("d/n"), rm("d/f"), CreateNew(s("d/f"), 0o666), SetXattr(s("d/e"), s("system.posix_acl_access"), acl(), XattrMode::Set),
+    ];
     copy_up_with_acl_and_capability: [["f=1", "f%security.capability=\u{1}\0\0\u{2}\0 \0\0\0\0\0\0\0\0\0\0\0\0\0\0", "f^755"]] => [
         SetTimes(s("f"), 77), ListXattrs(s("f")),
     ];
