@@ -17,6 +17,15 @@
 //! - A device or FIFO is shown, but opening one fails with ENXIO: the tree holds files, and a
 //!   process that looks into it should neither reach hardware nor wait for a writer.
 //! - A directory that merges with nothing shows no whiteouts, where the kernel lists their names.
+//! - A directory in which only xattr whiteouts stand can be removed; the kernel shows it empty, and
+//!   answers ENOTEMPTY all the same.
+//! - Without privilege it has the rights of the process, where a mount has those of who mounted it:
+//!   a directory that its owner may not read, in a lower layer, cannot be looked into.
+//! - Reading a symlink or, of files of others, anything may update access times below.
+//! - Every directory between the root and what is in use is held open: the limit of open files
+//!   bounds the depth times the number of layers that have it. `/proc` must be mounted.
+//! - The mark `impure` may be missing where the kernel moved in what was copied up here, since it
+//!   sets it for origins that it knows; neither needs it then.
 //! - `metacopy` files are read, and completed when they are written to, only with
 //!   [`Redirects::Follow`] or [`Redirects::Write`].
 

@@ -28,6 +28,8 @@ pub(super) struct Walked {
     pub(super) last: Last,
     /// A slash follows, so only a directory will do.
     pub(super) slash: bool,
+    /// What the last name is, where that had to be known.
+    pub(super) seen: Option<Seen>,
 }
 
 /// The last component of a path.
@@ -103,7 +105,7 @@ impl Core {
         let mut last = Last::Root;
         loop {
             let Some(component) = steps.next() else {
-                return Ok(Walked { dir, last, slash: true });
+                return Ok(Walked { dir, last, slash: true, seen: None });
             };
             let (slash, end) = steps.ends();
             match component.as_slice() {
@@ -125,13 +127,13 @@ impl Core {
                         }
                         continue;
                     }
-                    Step::End => {
-                        return Ok(Walked { dir, last: Last::Name(name.into()), slash });
+                    Step::End(seen) => {
+                        return Ok(Walked { dir, last: Last::Name(name.into()), slash, seen });
                     }
                 },
             }
             if end {
-                return Ok(Walked { dir, last, slash });
+                return Ok(Walked { dir, last, slash, seen: None });
             }
         }
     }
@@ -145,18 +147,18 @@ impl Core {
         follow: Follow,
     ) -> SysResult<Step> {
         if end && !slash && follow == Follow::NotLast {
-            return Ok(Step::End);
+            return Ok(Step::End(None));
         }
         let seen = self.see(dir, name)?;
         if matches!(seen, Seen::Absent) {
-            return if end { Ok(Step::End) } else { Err(Errno::NOENT) };
+            return if end { Ok(Step::End(Some(seen))) } else { Err(Errno::NOENT) };
         }
         let follows = !end || slash || follow == Follow::Last;
         if follows && let Some(target) = self.link_target(name, &seen)? {
             return Ok(Step::Link(target));
         }
         match seen {
-            _ if end => Ok(Step::End),
+            seen if end => Ok(Step::End(Some(seen))),
             Seen::Node(node) if node.is_directory() => Ok(Step::Into(node)),
             _ => Err(Errno::NOTDIR),
         }
@@ -178,7 +180,10 @@ impl Core {
     pub(super) fn resolve(&self, path: &[u8], follow: Follow) -> SysResult<Arc<Node>> {
         let walked = self.walk(path, follow)?;
         let Last::Name(name) = &walked.last else { return Ok(walked.dir) };
-        let node = self.node(&walked.dir, name)?.ok_or(Errno::NOENT)?;
+        let node = match walked.seen {
+            Some(Seen::Node(node)) => node,
+            _ => self.node(&walked.dir, name)?.ok_or(Errno::NOENT)?,
+        };
         if walked.slash && !node.is_directory() {
             return Err(Errno::NOTDIR);
         }
@@ -193,7 +198,10 @@ impl Core {
     ) -> SysResult<(Seen, Option<Box<[u8]>>)> {
         let walked = self.walk(path, follow)?;
         let Last::Name(name) = walked.last else { return Ok((Seen::Node(walked.dir), None)) };
-        let seen = self.see(&walked.dir, &name)?;
+        let seen = match walked.seen {
+            Some(seen) => seen,
+            None => self.see(&walked.dir, &name)?,
+        };
         match &seen {
             Seen::Absent => Err(Errno::NOENT),
             Seen::File(..) if walked.slash => Err(Errno::NOTDIR),
@@ -221,7 +229,7 @@ impl Core {
 enum Step {
     Into(Arc<Node>),
     Link(Vec<u8>),
-    End,
+    End(Option<Seen>),
 }
 
 /// A path without the slashes at its end: how the kernel takes the last name of what is created,

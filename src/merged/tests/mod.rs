@@ -2,6 +2,7 @@
 
 mod backend;
 mod bed;
+mod crash;
 mod laws;
 mod machine;
 mod rows;
