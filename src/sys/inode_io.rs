@@ -76,7 +76,10 @@ pub(crate) fn chmod(target: Target<'_>, mode: u32) -> SysResult<()> {
 
 /// Sets the access and modification times of what is open, or of a name itself.
 pub(crate) fn set_times(target: Target<'_>, atime: Timestamp, mtime: Timestamp) -> SysResult<()> {
-    set_timestamps(target, &timestamps(atime, mtime))
+    match target {
+        Target::Name(dir, name) => dir.set_times(name, atime, mtime),
+        _ => set_timestamps(target, &timestamps(atime, mtime)),
+    }
 }
 
 /// As [`set_times`], with `UTIME_NOW` and `UTIME_OMIT` as the kernel takes them.

@@ -90,6 +90,15 @@ impl Bed {
     }
 
     pub(super) fn mount(&self) -> rustix::io::Result<Mounted> {
+        let redirect = match self.manner.redirects {
+            Redirects::Refuse => "nofollow",
+            Redirects::Follow => "follow",
+            Redirects::Write => "on",
+        };
+        self.mount_with(redirect, "off")
+    }
+
+    pub(super) fn mount_with(&self, redirect: &str, metacopy: &str) -> rustix::io::Result<Mounted> {
         let fs = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         for index in 0..self.lowers {
             mount::fsconfig_set_string(&fs, "lowerdir+", self.path(&format!("lower{index}")))?;
@@ -99,11 +108,6 @@ impl Bed {
         if self.manner.namespace == Namespace::User {
             mount::fsconfig_set_flag(&fs, "userxattr")?;
         } else {
-            let (redirect, metacopy) = match self.manner.redirects {
-                Redirects::Refuse => ("nofollow", "off"),
-                Redirects::Follow => ("follow", "off"),
-                Redirects::Write => ("on", "off"),
-            };
             mount::fsconfig_set_string(&fs, "redirect_dir", redirect)?;
             mount::fsconfig_set_string(&fs, "metacopy", metacopy)?;
         }

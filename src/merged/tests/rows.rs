@@ -1,7 +1,8 @@
 //! Every row of what overlayfs does on disk, on the kernel and on `merged`.
 
+use super::backend::Backend;
 use super::backend::Op::{self, *};
-use super::bed::{Manner, check, check_in};
+use super::bed::{Bed, Manner, check, check_in, merged, same};
 use crate::Namespace;
 use crate::merged::{EntryKind, Redirects, RenameMode, XattrMode};
 
@@ -253,4 +254,45 @@ rows_in! {
         mv("d", "n"), ls("n"), mv("n/e", "x/e"), wr("x/e/g", "3"), mv("n", "m"), mv("x/e", "x/k"), md("d"), ls("d"),
         mv("m", "x/m"), rm("x/m/h"), ls("x/m"), md("x/new"), swap("x/m", "d"), ls("d"), ls("x/m"), wr("d/z", ""),
     ];
+}
+
+/// What the kernel leaves with `metacopy=on` is read, and completed at the first write.
+#[test]
+fn files_whose_data_lies_below() {
+    if !super::machine::can_mount_trusted("files_whose_data_lies_below") {
+        return;
+    }
+    let manner = Manner { namespace: Namespace::Trusted, redirects: Redirects::Follow };
+    let lines =
+        ["f=data of f", "g=data of g", "h=data of h", "d/", "d/e=data of e", "d/k=data of k"];
+    let bed = Bed::new(&[vec![], lines.to_vec()], manner);
+    let mounted = bed.mount_with("on", "on").unwrap();
+    let moves = [mv("g", "moved"), mv("d/e", "e"), mv("d", "n")];
+    let changes = ["f", "g", "h", "d/e", "d/k"].map(|path| Chmod(s(path), 0o600));
+    for op in changes.iter().chain(&moves) {
+        mounted.run(op).unwrap();
+    }
+    let theirs = merged(&mounted);
+    drop(mounted);
+    let tree = bed.tree();
+    assert_eq!(merged(&tree), theirs);
+    let early = tree.open("f").unwrap();
+    let ops = [
+        Patch(s("f"), 0, s("DATA")),
+        wr("moved", "cut"),
+        Append(s("e"), s("!")),
+        Append(s("n/k"), s("!")),
+        Truncate(s("h"), 4),
+    ];
+    for op in ops {
+        tree.run(&op).unwrap();
+    }
+    let mut text = [0; 9];
+    early.read_at(&mut text, 0).unwrap();
+    assert_eq!(&text, b"DATA of f");
+    let ours = merged(&tree);
+    drop((tree, early));
+    same("what was completed", &ours, &merged(&bed.mount_with("on", "on").unwrap())).unwrap();
+    same("without metacopy", &ours, &merged(&bed.mount_with("on", "off").unwrap())).unwrap();
+    assert_eq!(bed.tree().read("e").unwrap(), b"data of e!");
 }
