@@ -116,6 +116,12 @@ impl LayerPath {
                 .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
     }
 
+    /// The rest of this path from `ancestor` on; `None` where it does not lie there.
+    pub(crate) fn below(&self, ancestor: &LayerPath) -> Option<LayerPath> {
+        let rest = self.0.get(ancestor.0.len()..).filter(|_| self.starts_with(ancestor))?;
+        Some(Self(rest.strip_prefix(b"/").unwrap_or(rest).to_vec()))
+    }
+
     fn push(&mut self, name: &[u8]) {
         debug_assert!(!name.is_empty() && !name.contains(&0));
         if !self.is_root() {
@@ -229,6 +235,9 @@ mod tests {
         assert!(LayerPath::root().split().is_none());
         assert!(path.starts_with(&parent) && path.starts_with(&path));
         assert!(!LayerPath::parse(b"ab").unwrap().starts_with(&LayerPath::parse(b"a").unwrap()));
+        assert_eq!(path.below(&parent).unwrap().as_bytes(), b"c");
+        assert_eq!(path.below(&LayerPath::root()).unwrap(), path);
+        assert!(path.below(&path).unwrap().is_root() && parent.below(&path).is_none());
         assert_eq!(path.components().count(), 3);
         assert_eq!(LayerPath::root().components().count(), 0);
     }

@@ -60,10 +60,11 @@ pub(crate) fn assumptions_hold(
     let namespace = below.namespace();
     let mut below = Below::new(below);
     let mut opaque = HashSet::new();
+    let mut near = Near::new(layer).during("open", "layer")?;
     for path in &assumptions.implied {
         let Some((parent, name)) = path.split() else { continue };
-        let dir = layer.descend_as_path(&parent).during("open directory", &parent)?;
-        if is_opaque(namespace, &dir, name).during("read mark of", path)? {
+        let dir = near.go(&parent).during("open directory", &parent)?;
+        if is_opaque(namespace, dir, name).during("read mark of", path)? {
             opaque.insert(path.clone());
         }
         let found =
@@ -72,12 +73,12 @@ pub(crate) fn assumptions_hold(
             Found::Directory(there, _) => {
                 let there = there.top().during("open below", path)?;
                 let keep = Keep::Shown(namespace);
-                let ours = read_kept(&dir, name, keep).during("read", path)?;
+                let ours = read_kept(dir, name, keep).during("read", path)?;
                 let theirs = read_kept(&there.dir, b".", keep).during("read below", path)?;
                 ours.0 == theirs.0
             }
             Found::File(file) if type_of(&file.stat) == FileType::Symlink => false,
-            Found::File(_) | Found::Absent => has_content(&dir, name).during("read", path)?,
+            Found::File(_) | Found::Absent => has_content(dir, name).during("read", path)?,
         };
         if !holds {
             return Ok(false);
@@ -89,6 +90,31 @@ pub(crate) fn assumptions_hold(
         }
     }
     Ok(true)
+}
+
+/// One directory of a layer, from which those beneath it are near.
+struct Near<'a> {
+    layer: &'a Dir,
+    path: LayerPath,
+    dir: Dir,
+}
+
+impl<'a> Near<'a> {
+    fn new(layer: &'a Dir) -> SysResult<Self> {
+        let path = LayerPath::root();
+        Ok(Self { dir: layer.descend_as_path(&path)?, layer, path })
+    }
+
+    fn go(&mut self, path: &LayerPath) -> SysResult<&Dir> {
+        if *path != self.path {
+            self.dir = match path.below(&self.path) {
+                Some(rest) => self.dir.descend_as_path(&rest)?,
+                None => self.layer.descend_as_path(path)?,
+            };
+            self.path = path.clone();
+        }
+        Ok(&self.dir)
+    }
 }
 
 fn is_beneath(paths: &HashSet<LayerPath>, path: &LayerPath) -> bool {

@@ -23,16 +23,14 @@ impl<'a> Below<'a> {
 
     /// The directory at `path`, no symlink being followed.
     pub(super) fn directory(&mut self, path: &LayerPath) -> Result<Option<&MergedDir>> {
-        let near = self.at.take().filter(|(at, _)| path.starts_with(at));
+        let near = self.at.take();
+        let near = near.and_then(|(at, dir)| path.below(&at).map(|rest| (dir, rest)));
         let (mut dir, rest) = match near {
-            Some((at, dir)) => (dir, path.components().skip(at.components().count())),
-            None if self.stack.is_empty() => (None, path.components().skip(0)),
-            None => {
-                let root = self.stack.root().during("open", "layers below")?;
-                (Some(root), path.components().skip(0))
-            }
+            Some(near) => near,
+            None if self.stack.is_empty() => (None, LayerPath::root()),
+            None => (Some(self.stack.root().during("open", "layers below")?), path.clone()),
         };
-        for name in rest {
+        for name in rest.components() {
             let Some(parent) = &dir else { break };
             dir = match self.stack.lookup(parent, name).during("look up below", path)? {
                 Found::Directory(dir, _) => Some(dir),

@@ -96,11 +96,10 @@ impl Model {
         for line in &lines {
             let (parent, name) = line.name.rsplit_once('/').unwrap_or(("", line.name));
             let Some(hidden) = name.strip_prefix(".wh.") else { continue };
-            let plain = if parent.is_empty() { String::new() } else { format!("/{parent}") };
             let Some(real) = self.resolve(parent, false) else { continue };
             if hidden != ".wh..opq" {
                 self.remove(&format!("{real}/{hidden}"));
-            } else if plain == real {
+            } else if !self.is_symlink(parent) {
                 self.remove_beneath(&real);
             }
         }
@@ -143,6 +142,15 @@ impl Model {
         self.remove(&path);
         self.files.insert(path, file);
         true
+    }
+
+    fn is_symlink(&mut self, path: &str) -> bool {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(parent) = self.resolve(parent, false) else { return false };
+        match self.files.get(&format!("{parent}/{name}")) {
+            Some(File::Other(inode)) => self.inodes[*inode].0 == 'l',
+            _ => false,
+        }
     }
 
     fn place(&mut self, name: &str) -> String {
