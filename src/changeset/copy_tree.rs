@@ -1,12 +1,13 @@
 //! Copies files with all that is known of them, and finds directories again by number.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Result, Subject};
 use crate::format::Namespace;
 use crate::inode::{Inode, Timestamp};
 use crate::layer_path::LayerPath;
@@ -162,9 +163,14 @@ impl<'a> Folders<'a> {
         LayerPath::parse(&names.join(&b'/')).unwrap_or_default()
     }
 
-    /// The path of a name in a directory.
-    pub(super) fn path_of(&self, folder: Folder, name: &[u8]) -> LayerPath {
-        self.path(folder).join(name)
+    /// The directory as the object of a message.
+    pub(super) fn at(&self, folder: Folder) -> At<'_> {
+        At { folders: self, folder, name: &[] }
+    }
+
+    /// A name in a directory as the object of a message.
+    pub(super) fn name_at<'n>(&'n self, folder: Folder, name: &'n [u8]) -> At<'n> {
+        At { folders: self, folder, name }
     }
 
     /// The directory, opened so that it can be resolved from.
@@ -190,8 +196,7 @@ impl<'a> Folders<'a> {
             let next = if names > STRIDE { near } else { folder };
             let rest = self.path_below(next, |at| at == above);
             let dir = from.as_deref().unwrap_or(self.root).descend_as_path(&rest);
-            let dir =
-                dir.map_err(|error| Error::os(error, "open directory", &self.path(folder)))?;
+            let dir = dir.during("open directory", &self.at(folder))?;
             if self.open.len() == OPEN_DIRECTORIES {
                 self.open.pop_back();
             }
@@ -209,5 +214,21 @@ impl<'a> Folders<'a> {
         let (folder, dir) = self.open.remove(index)?;
         self.open.push_front((folder, Rc::clone(&dir)));
         Some(dir)
+    }
+}
+
+/// A path that is only put together for a message.
+#[derive(Debug)]
+pub(super) struct At<'a> {
+    folders: &'a Folders<'a>,
+    folder: Folder,
+    name: &'a [u8],
+}
+
+impl Subject for At<'_> {
+    fn shown(&self) -> Cow<'_, str> {
+        let path = self.folders.path(self.folder);
+        let path = if self.name.is_empty() { path } else { path.join(self.name) };
+        Cow::Owned(path.to_string())
     }
 }

@@ -8,22 +8,24 @@
 //! where it really lies comes first; directories that turn out to be symlinks below are put off
 //! until all of that is there, and then win no name that is taken.
 
+mod assumed;
 mod below;
+mod hold;
 mod links;
 mod places;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::Ownership;
 use super::attributes::Attach;
-use super::copy_tree::{Folder, Folders, Keep, copy_file, read_kept};
-use crate::error::{Context, Error, Result};
-use crate::format::lookup::{Found, Stack};
+use super::copy_tree::{Folder, Folders, Keep, copy_file};
+use crate::error::{Context, Result, Subject};
+use crate::format::lookup::Stack;
 use crate::format::opaque::Opaque;
 use crate::format::{Assumptions, Namespace, whiteout};
 use crate::layer_path::LayerPath;
@@ -31,8 +33,9 @@ use crate::sys::Dir;
 use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::Target;
 use crate::watch::{Phase, Progress, Watch};
-use below::Below;
-use places::{From, Place, Places, View};
+use assumed::{Assumed, Mark};
+pub(crate) use hold::assumptions_hold;
+use places::{From, Missing, Place, Places, View};
 
 /// How a variant is built.
 #[derive(Clone, Copy, Debug)]
@@ -43,104 +46,6 @@ pub(crate) struct VariantOptions<'a> {
     pub(crate) subject: &'a str,
     /// Sees how far it is, and may stop it.
     pub(crate) watch: Watch<'a>,
-}
-
-/// Whether `layer`, unpacked alone, is right on `below` as it is.
-///
-/// # Errors
-/// What the file system answers.
-pub(crate) fn assumptions_hold(
-    layer: &Dir,
-    assumptions: &Assumptions,
-    below: &Stack,
-) -> Result<bool> {
-    if !assumptions.links.is_empty() {
-        return Ok(false);
-    }
-    let namespace = below.namespace();
-    let mut below = Below::new(below);
-    let mut opaque = HashSet::new();
-    let mut near = Near::new(layer).during("open", "layer")?;
-    for path in &assumptions.implied {
-        let Some((parent, name)) = path.split() else { continue };
-        let dir = near.go(&parent).during("open directory", &parent)?;
-        if is_opaque(namespace, dir, name).during("read mark of", path)? {
-            opaque.insert(path.clone());
-        }
-        let found =
-            if is_beneath(&opaque, &parent) { Found::Absent } else { below.look(&parent, name)? };
-        let holds = match found {
-            Found::Directory(there, _) => {
-                let there = there.top().during("open below", path)?;
-                let keep = Keep::Shown(namespace);
-                let ours = read_kept(dir, name, keep).during("read", path)?;
-                let theirs = read_kept(&there.dir, b".", keep).during("read below", path)?;
-                ours.0 == theirs.0
-            }
-            Found::File(file) if type_of(&file.stat) == FileType::Symlink => false,
-            Found::File(_) | Found::Absent => has_content(dir, name).during("read", path)?,
-        };
-        if !holds {
-            return Ok(false);
-        }
-    }
-    for path in &assumptions.whited {
-        if below.directory(path)?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// One directory of a layer, from which those beneath it are near.
-struct Near<'a> {
-    layer: &'a Dir,
-    path: LayerPath,
-    dir: Dir,
-}
-
-impl<'a> Near<'a> {
-    fn new(layer: &'a Dir) -> SysResult<Self> {
-        let path = LayerPath::root();
-        Ok(Self { dir: layer.descend_as_path(&path)?, layer, path })
-    }
-
-    fn go(&mut self, path: &LayerPath) -> SysResult<&Dir> {
-        if *path != self.path {
-            self.dir = match path.below(&self.path) {
-                Some(rest) => self.dir.descend_as_path(&rest)?,
-                None => self.layer.descend_as_path(path)?,
-            };
-            self.path = path.clone();
-        }
-        Ok(&self.dir)
-    }
-}
-
-fn is_beneath(paths: &HashSet<LayerPath>, path: &LayerPath) -> bool {
-    let mut at = (!paths.is_empty()).then(|| path.clone());
-    while let Some(path) = at {
-        if paths.contains(&path) {
-            return true;
-        }
-        at = path.parent();
-    }
-    false
-}
-
-fn is_opaque(namespace: Namespace, dir: &Dir, name: &[u8]) -> SysResult<bool> {
-    Ok(Opaque::read(namespace, Target::Name(dir, name))? == Opaque::Yes)
-}
-
-/// Whether a directory holds anything but whiteouts.
-fn has_content(parent: &Dir, name: &[u8]) -> SysResult<bool> {
-    let dir = parent.child(name)?;
-    for entry in dir.entries()? {
-        if !whiteout::is_whiteout(&dir.stat(&entry.name)?) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Builds in `into`, which must be empty and nobody else's, the directory that shows on `below`
@@ -170,18 +75,23 @@ pub(crate) fn resolve(
     places.finish(&mut layer, &mut Attach::new(namespace, options.ownership))
 }
 
+/// A directory of the layer, and what is assumed of it and beneath it.
+#[derive(Clone, Copy)]
+struct Source {
+    folder: Folder,
+    mark: Option<Mark>,
+}
+
 /// A variant on its way.
 struct Builder<'a> {
     namespace: Namespace,
     layer: Folders<'a>,
     places: Places<'a>,
-    implied: HashSet<&'a LayerPath>,
-    /// Whiteouts that are not in the layer directory, by their parents.
-    unwritten: HashMap<LayerPath, Vec<&'a LayerPath>>,
+    assumed: Assumed,
     /// Directories of the layer, and what they become.
-    jobs: Vec<(Folder, Folder)>,
+    jobs: Vec<(Source, Folder)>,
     /// Directories of the layer whose names are symlinks: where those stand, and how they are named.
-    put_off: VecDeque<(Folder, Folder, Box<[u8]>)>,
+    put_off: VecDeque<(Source, Folder, Box<[u8]>)>,
     /// Files of several names, by device and inode in the layer.
     copied: HashMap<(u64, u64), (Folder, Box<[u8]>)>,
     options: VariantOptions<'a>,
@@ -197,17 +107,13 @@ impl<'a> Builder<'a> {
         into: &'a Dir,
         options: VariantOptions<'a>,
     ) -> Self {
-        let mut unwritten = HashMap::<_, Vec<_>>::new();
-        for path in &assumptions.unwritten {
-            unwritten.entry(path.parent().unwrap_or_default()).or_default().push(path);
-        }
+        let root = Source { folder: Folders::ROOT, mark: Some(Assumed::ROOT) };
         Self {
             namespace: below.namespace(),
             layer: Folders::new(layer),
             places: Places::new(into, below, Folders::ROOT),
-            implied: assumptions.implied.iter().collect(),
-            unwritten,
-            jobs: vec![(Folders::ROOT, Folders::ROOT)],
+            assumed: Assumed::new(assumptions),
+            jobs: vec![(root, Folders::ROOT)],
             put_off: VecDeque::new(),
             copied: HashMap::new(),
             options,
@@ -222,9 +128,12 @@ impl<'a> Builder<'a> {
                 self.directory(source, place)?;
             }
             let Some((source, parent, name)) = self.put_off.pop_front() else { return Ok(()) };
-            let walked = self.places.walk(parent, [&*name].into_iter(), places::Missing::Imply);
+            let walked = self.places.walk(parent, [&*name].into_iter(), Missing::Imply);
             let place = walked.map_err(|error| {
-                error.within(format!("follow {}", self.places.folders.path_of(parent, &name)))
+                error.within(format!(
+                    "follow {}",
+                    self.places.folders.name_at(parent, &name).shown()
+                ))
             })?;
             // An opaque marker says nothing in a directory that is a symlink.
             self.jobs.extend(place.map(|place| (source, place)));
@@ -232,13 +141,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Copies what lies directly in a directory of the layer.
-    fn directory(&mut self, source: Folder, place: Folder) -> Result<()> {
-        let path = self.layer.path(source);
-        let dir = self.layer.handle(source)?;
-        for entry in dir.sorted_entries().during("read directory", &path)? {
-            let stat = dir
-                .stat(&entry.name)
-                .map_err(|error| Error::os(error, "stat", &path.join(&entry.name)))?;
+    fn directory(&mut self, source: Source, place: Folder) -> Result<()> {
+        let dir = self.layer.handle(source.folder)?;
+        let entries = dir.sorted_entries();
+        for entry in entries.during("read directory", &self.layer.at(source.folder))? {
+            let stat = dir.stat(&entry.name);
+            let stat = stat.during("stat", &self.layer.name_at(source.folder, &entry.name))?;
             if whiteout::is_whiteout(&stat) {
                 self.whiteout(place, &entry.name)?;
             } else if type_of(&stat) == FileType::Directory {
@@ -248,8 +156,8 @@ impl<'a> Builder<'a> {
             }
             self.count(&stat)?;
         }
-        for whiteout in self.unwritten.remove(&path).unwrap_or_default() {
-            self.whiteout(place, whiteout.file_name().unwrap_or_default())?;
+        for name in self.assumed.take_unwritten(source.mark) {
+            self.whiteout(place, &name)?;
         }
         Ok(())
     }
@@ -271,15 +179,16 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn child(&mut self, parent: Folder, place: Folder, name: &[u8]) -> Result<()> {
-        let path = self.layer.path_of(parent, name);
-        let dir = self.layer.handle(parent)?;
-        let opaque = is_opaque(self.namespace, &dir, name).during("read mark of", &path)?;
-        let source = self.layer.add(parent, name);
-        let made = if self.implied.contains(&path) {
+    fn child(&mut self, parent: Source, place: Folder, name: &[u8]) -> Result<()> {
+        let dir = self.layer.handle(parent.folder)?;
+        let opaque = is_opaque(self.namespace, &dir, name);
+        let opaque = opaque.during("read mark of", &self.layer.name_at(parent.folder, name))?;
+        let mark = self.assumed.child(parent.mark, name);
+        let source = Source { folder: self.layer.add(parent.folder, name), mark };
+        let made = if self.assumed.is_implied(mark) {
             self.implied_directory(source, place, name, opaque)?
         } else {
-            self.own_directory(source, place, name, opaque)?
+            self.own_directory(source.folder, place, name, opaque)?
         };
         self.jobs.extend(made.map(|made| (source, made)));
         Ok(())
@@ -315,7 +224,7 @@ impl<'a> Builder<'a> {
     /// A directory that the changeset only implies; `None` where it is put off.
     fn implied_directory(
         &mut self,
-        source: Folder,
+        source: Source,
         parent: Folder,
         name: &[u8],
         opaque: bool,
@@ -366,10 +275,7 @@ impl<'a> Builder<'a> {
         match whiteout::make(&dir, name) {
             // A file of this layer hides what lies below by itself.
             Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => {
-                let path = self.places.folders.path_of(parent, name);
-                Err(Error::os(error, "create whiteout", &path))
-            }
+            other => other.during("create whiteout", &self.places.folders.name_at(parent, name)),
         }
     }
 
@@ -407,9 +313,12 @@ impl<'a> Builder<'a> {
             }
             made = make();
         }
-        let path = || self.places.folders.path_of(parent, name);
-        made.map_err(|error| Error::os(error, "copy", &path()))?;
+        made.during("copy", &self.places.folders.name_at(parent, name))?;
         self.places.forget(parent, name);
         Ok(true)
     }
+}
+
+fn is_opaque(namespace: Namespace, dir: &Dir, name: &[u8]) -> SysResult<bool> {
+    Ok(Opaque::read(namespace, Target::Name(dir, name))? == Opaque::Yes)
 }

@@ -156,13 +156,13 @@ impl<'a> Places<'a> {
     pub(super) fn view_beside_places(&mut self, parent: Folder, name: &[u8]) -> Result<View> {
         if self.get(parent).made {
             let dir = self.folders.handle(parent)?;
-            let path = |places: &Self| places.folders.path_of(parent, name);
-            let stat = dir.stat_if_exists(name).during("look up", &path(self))?;
+            let path = self.folders.name_at(parent, name);
+            let stat = dir.stat_if_exists(name).during("look up", &path)?;
             match stat {
                 None => {}
                 Some(stat) if whiteout::is_whiteout(&stat) => return Ok(View::Deleted),
                 Some(stat) if type_of(&stat) == FileType::Symlink => {
-                    let target = dir.read_link(name).during("read link", &path(self))?;
+                    let target = dir.read_link(name).during("read link", &path)?;
                     return Ok(View::Symlink(target, From::Layer));
                 }
                 Some(_) => return Ok(View::File(From::Layer)),
@@ -206,7 +206,7 @@ impl<'a> Places<'a> {
                 (View::Symlink(target, _), _) => {
                     hops += 1;
                     if hops > HOPS {
-                        let path = self.folders.path_of(at, &name);
+                        let path = self.folders.path(at).join(&name);
                         return Err(unresolved(format!("too many symlinks on the way to {path}")));
                     }
                     let parts = target.split(|&byte| byte == b'/');
@@ -232,7 +232,7 @@ impl<'a> Places<'a> {
     }
 
     pub(super) fn no_directory(&self, parent: Folder, name: &[u8]) -> Error {
-        let path = self.folders.path_of(parent, name);
+        let path = self.folders.path(parent).join(name);
         unresolved(format!("{path} is no directory in this changeset, and files lie in it"))
     }
 
@@ -266,20 +266,19 @@ impl<'a> Places<'a> {
             self.update(place, |place| place.recreated = true);
             made = dir.make_dir(name, 0o700);
         }
-        made.map_err(|error| Error::os(error, "create directory", &self.folders.path(place)))?;
+        made.during("create directory", &self.folders.at(place))?;
         self.update(place, |place| place.made = true);
         Ok(true)
     }
 
     /// Removes a name of the variant if it is a whiteout, and says whether it was one.
     pub(super) fn remove_whiteout(&self, dir: &Dir, parent: Folder, name: &[u8]) -> Result<bool> {
-        let path = || self.folders.path_of(parent, name);
-        let stat = dir.stat(name).map_err(|error| Error::os(error, "stat", &path()))?;
+        let path = self.folders.name_at(parent, name);
+        let stat = dir.stat(name).during("stat", &path)?;
         if !whiteout::is_whiteout(&stat) {
             return Ok(false);
         }
-        let removed = dir.remove_file(name);
-        removed.map_err(|error| Error::os(error, "remove whiteout", &path()))?;
+        dir.remove_file(name).during("remove whiteout", &path)?;
         Ok(true)
     }
 
@@ -292,23 +291,24 @@ impl<'a> Places<'a> {
             if !place.made {
                 continue;
             }
-            let path = self.folders.path(folder);
             // Opened for reading: a mere path cannot be used any more once its mode is 0.
             let dir = self.folders.handle(folder)?.descend(&LayerPath::root());
-            let dir = dir.during("open directory", &path)?;
+            let dir = dir.during("open directory", &self.folders.at(folder))?;
             let target = Target::open(&dir);
-            if (place.opaque || place.recreated) && !path.is_root() {
-                opaque::make(attach.namespace(), target).during("mark opaque", &path)?;
+            if (place.opaque || place.recreated) && folder != Folders::ROOT {
+                let made = opaque::make(attach.namespace(), target);
+                made.during("mark opaque", &self.folders.at(folder))?;
             }
             match self.attributes(folder, place, layer, attach)? {
                 Some((inode, atime)) => {
-                    put(target, (&inode, atime)).during("set attributes of", &path)?;
+                    let given = put(target, (&inode, atime));
+                    given.during("set attributes of", &self.folders.at(folder))?;
                 }
                 None => {
                     let inode = Inode::default_directory();
                     let acls = [None, None];
                     let given = Given { inode: &inode, atime: None, acls, created_mode: None };
-                    attach.put(target, &path, &given)?;
+                    attach.put(target, &self.folders.path(folder), &given)?;
                 }
             }
         }
@@ -323,7 +323,6 @@ impl<'a> Places<'a> {
         layer: &mut Folders<'_>,
         attach: &Attach,
     ) -> Result<Option<(Inode, crate::inode::Timestamp)>> {
-        let path = self.folders.path(folder);
         if let Some(source) = place.source {
             let (dir, name) = match layer.parent(source) {
                 None => (layer.handle(source)?, b".".to_vec()),
@@ -332,7 +331,8 @@ impl<'a> Places<'a> {
                     (layer.handle(parent)?, name)
                 }
             };
-            return read_kept(&dir, &name, Keep::All).map(Some).during("read", &path);
+            let read = read_kept(&dir, &name, Keep::All).map(Some);
+            return read.during("read", &layer.at(source));
         }
         let Some((parent, name)) = self.folders.parent(folder) else { return Ok(None) };
         let name = name.to_vec();
@@ -340,6 +340,7 @@ impl<'a> Places<'a> {
             return Ok(None);
         }
         let Found::Directory(below, _) = self.look_below(parent, &name)? else { return Ok(None) };
+        let path = self.folders.at(folder);
         let top = below.top().during("open below", &path)?;
         let keep = Keep::Shown(attach.namespace());
         read_kept(&top.dir, b".", keep).map(Some).during("read below", &path)
