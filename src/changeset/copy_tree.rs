@@ -148,14 +148,9 @@ impl<'a> Folders<'a> {
 
     /// The path from the root.
     pub(super) fn path(&self, folder: Folder) -> LayerPath {
-        self.path_below(folder, |at| at == Self::ROOT)
-    }
-
-    /// The path from the nearest directory, it or above it, that is an `end`.
-    fn path_below(&self, folder: Folder, end: impl Fn(Folder) -> bool) -> LayerPath {
         let mut names = Vec::new();
         let mut at = folder;
-        while let Some((parent, name)) = self.parent(at).filter(|_| !end(at)) {
+        while let Some((parent, name)) = self.parent(at) {
             names.push(name);
             at = parent;
         }
@@ -175,33 +170,39 @@ impl<'a> Folders<'a> {
 
     /// The directory, opened so that it can be resolved from.
     pub(super) fn handle(&mut self, folder: Folder) -> Result<Rc<Dir>> {
-        loop {
-            // The nearest one above that is open, and where a stride down from there leads.
-            let (mut above, mut near) = (folder, folder);
-            let mut names = 0;
-            while let Some((parent, _)) = self.parent(above).filter(|_| !self.is_open(above)) {
-                above = parent;
-                names += 1;
-                if names > STRIDE {
-                    near = self.parent(near).map_or(near, |(parent, _)| parent);
-                }
-            }
-            let from = self.used(above);
-            if above == folder
-                && let Some(dir) = from
-            {
-                return Ok(dir);
-            }
-            // A walk up out of the depth finds those that were passed on the way down.
-            let next = if names > STRIDE { near } else { folder };
-            let rest = self.path_below(next, |at| at == above);
-            let dir = from.as_deref().unwrap_or(self.root).descend_as_path(&rest);
-            let dir = dir.during("open directory", &self.at(folder))?;
-            if self.open.len() == OPEN_DIRECTORIES {
-                self.open.pop_back();
-            }
-            self.open.push_front((next, Rc::new(dir)));
+        let mut way = Vec::new();
+        let mut above = folder;
+        while let Some((parent, _)) = self.parent(above).filter(|_| !self.is_open(above)) {
+            way.push(above);
+            above = parent;
         }
+        way.reverse();
+        let mut dir = match self.used(above) {
+            Some(dir) => dir,
+            None => {
+                let root = self.root.descend_as_path(&LayerPath::root());
+                self.keep_open(above, root.during("open", "layer")?)
+            }
+        };
+        // A walk up out of the depth finds those that were passed on the way down.
+        for stride in way.chunks(STRIDE) {
+            let name = |folder: &Folder| self.parent(*folder).map(|(_, name)| name);
+            let names: Vec<&[u8]> = stride.iter().filter_map(name).collect();
+            let rest = LayerPath::parse(&names.join(&b'/'))?;
+            let next = dir.descend_as_path(&rest);
+            let next = next.during("open directory", &self.at(folder))?;
+            dir = self.keep_open(stride.last().copied().unwrap_or(folder), next);
+        }
+        Ok(dir)
+    }
+
+    fn keep_open(&mut self, folder: Folder, dir: Dir) -> Rc<Dir> {
+        if self.open.len() == OPEN_DIRECTORIES {
+            self.open.pop_back();
+        }
+        let dir = Rc::new(dir);
+        self.open.push_front((folder, Rc::clone(&dir)));
+        dir
     }
 
     fn is_open(&self, folder: Folder) -> bool {

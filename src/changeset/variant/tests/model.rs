@@ -72,6 +72,7 @@ enum File {
 }
 
 /// The tree: absolute paths without a trailing slash, the root being empty.
+#[derive(Clone)]
 pub(super) struct Model {
     files: BTreeMap<String, File>,
     /// Type and content of what is no directory.
@@ -83,9 +84,18 @@ impl Model {
         Self { files: BTreeMap::new(), inodes: Vec::new() }
     }
 
+    /// As [`apply`](Self::apply), where the order of the changeset's entries makes no difference.
+    pub(super) fn apply_if_unordered(&mut self, changeset: &[&str]) -> Result<(), String> {
+        let mut backwards = self.clone();
+        let reversed: Vec<_> = changeset.iter().rev().copied().collect();
+        self.apply(changeset)?;
+        backwards.apply(&reversed)?;
+        if backwards.lines() == self.lines() { Ok(()) } else { Err("order matters".to_owned()) }
+    }
+
     /// Marks first, since they say what of the layers below is gone; then the entries in order;
     /// then links to what was there.
-    pub(super) fn apply(&mut self, changeset: &[&str]) {
+    pub(super) fn apply(&mut self, changeset: &[&str]) -> Result<(), String> {
         let lines: Vec<_> = changeset.iter().map(|line| parse(line)).collect();
         for line in &lines {
             let path = format!("/{}", line.name);
@@ -96,70 +106,83 @@ impl Model {
         for line in &lines {
             let (parent, name) = line.name.rsplit_once('/').unwrap_or(("", line.name));
             let Some(hidden) = name.strip_prefix(".wh.") else { continue };
-            let Some(real) = self.resolve(parent, false) else { continue };
+            let Some(real) = self.resolve(parent, false)? else { continue };
             if hidden != ".wh..opq" {
                 self.remove(&format!("{real}/{hidden}"));
-            } else if !self.is_symlink(parent) {
+            } else if !self.is_symlink(parent)? {
                 self.remove_beneath(&real);
             }
         }
         let mut late = Vec::new();
         for line in lines.iter().filter(|line| !line.name.contains(".wh.")) {
-            if line.kind == 'h' && !self.link(line) {
+            if line.kind == 'h' {
                 late.push(line);
-            } else if line.kind != 'h' {
-                self.entry(line);
+            } else {
+                self.entry(line)?;
             }
         }
         for _ in 0..late.len() {
-            late.retain(|line| !self.link(line));
+            let mut waiting: Vec<_> = late.iter().map(|line| line.name).collect();
+            for line in std::mem::take(&mut late) {
+                // One that is a name of another link waits for it.
+                let is_late = |other: &&str| *other == line.rest;
+                if waiting.iter().any(is_late) || !self.link(line)? {
+                    late.push(line);
+                } else {
+                    waiting.retain(|name| *name != line.name);
+                }
+            }
         }
-        assert!(late.is_empty(), "a link to nothing");
+        if late.is_empty() { Ok(()) } else { Err("a link to nothing".to_owned()) }
     }
 
-    fn entry(&mut self, line: &Line<'_>) {
-        let path = self.place(line.name);
+    fn entry(&mut self, line: &Line<'_>) -> Result<(), String> {
+        let path = self.place(line.name)?;
         if line.kind == 'd' {
             let (mode, uid, mtime) = described(line.rest);
             if !matches!(self.files.get(&path), Some(File::Directory { .. })) {
                 self.remove(&path);
             }
             self.files.insert(path, File::Directory { mode, uid, mtime });
-            return;
+            return Ok(());
         }
         self.remove(&path);
         self.files.insert(path, File::Other(self.inodes.len()));
         self.inodes.push((line.kind, line.rest.to_owned()));
+        Ok(())
     }
 
-    fn link(&mut self, line: &Line<'_>) -> bool {
+    fn link(&mut self, line: &Line<'_>) -> Result<bool, String> {
         let (parent, name) = line.rest.rsplit_once('/').unwrap_or(("", line.rest));
-        let Some(parent) = self.resolve(parent, false) else { return false };
-        let Some(file) = self.files.get(&format!("{parent}/{name}")).cloned() else {
-            return false;
+        let Some(parent) = self.resolve(parent, false)? else { return Ok(false) };
+        let file = match self.files.get(&format!("{parent}/{name}")).cloned() {
+            None => return Ok(false),
+            Some(File::Directory { .. }) => return Err("a link to a directory".to_owned()),
+            Some(file) => file,
         };
-        let path = self.place(line.name);
+        let path = self.place(line.name)?;
         self.remove(&path);
         self.files.insert(path, file);
-        true
+        Ok(true)
     }
 
-    fn is_symlink(&mut self, path: &str) -> bool {
+    fn is_symlink(&mut self, path: &str) -> Result<bool, String> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let Some(parent) = self.resolve(parent, false) else { return false };
-        match self.files.get(&format!("{parent}/{name}")) {
+        let Some(parent) = self.resolve(parent, false)? else { return Ok(false) };
+        Ok(match self.files.get(&format!("{parent}/{name}")) {
             Some(File::Other(inode)) => self.inodes[*inode].0 == 'l',
             _ => false,
-        }
+        })
     }
 
-    fn place(&mut self, name: &str) -> String {
+    fn place(&mut self, name: &str) -> Result<String, String> {
         let (parent, name) = name.rsplit_once('/').unwrap_or(("", name));
-        format!("{}/{name}", self.resolve(parent, true).unwrap())
+        Ok(format!("{}/{name}", self.resolve(parent, true)?.unwrap()))
     }
 
     /// Where a directory really is; made with default attributes where it is not, if so wished.
-    fn resolve(&mut self, path: &str, make: bool) -> Option<String> {
+    fn resolve(&mut self, path: &str, make: bool) -> Result<Option<String>, String> {
+        let mut hops = 0;
         let mut names: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut at = String::new();
         while let Some(name) = names.pop() {
@@ -174,13 +197,17 @@ impl Model {
             match self.files.get(&next) {
                 Some(File::Directory { .. }) => at = next,
                 Some(File::Other(inode)) if self.inodes[*inode].0 == 'l' => {
+                    hops += 1;
+                    if hops > 40 {
+                        return Err("too many symlinks".to_owned());
+                    }
                     let target = self.inodes[*inode].1.clone();
                     if target.starts_with('/') {
                         at.clear();
                     }
                     names.extend(target.split('/').rev().map(str::to_owned));
                 }
-                _ if !make => return None,
+                _ if !make => return Ok(None),
                 _ => {
                     let default = File::Directory { mode: 0o755, uid: 0, mtime: "0".to_owned() };
                     self.files.insert(next.clone(), default);
@@ -188,7 +215,7 @@ impl Model {
                 }
             }
         }
-        Some(at)
+        Ok(Some(at))
     }
 
     fn remove(&mut self, path: &str) {
