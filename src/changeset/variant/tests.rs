@@ -43,9 +43,8 @@ impl Built {
     }
 
     fn fresh(&self, name: &str) -> PathBuf {
-        let path = self.temporary.path().join(format!("{}-{name}", self.variants.len()));
-        std::fs::create_dir(&path).unwrap();
-        path
+        let prefix = format!("{}-{name}", self.variants.len());
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.temporary).unwrap().keep()
     }
 
     fn stack(&self) -> Stack {

@@ -77,11 +77,22 @@ pub(super) struct Model {
     files: BTreeMap<String, File>,
     /// Type and content of what is no directory.
     inodes: Vec<(char, String)>,
+    /// A path led through one of this number or above.
+    own: usize,
+    crossed: bool,
+    /// What entries of the changeset wrote.
+    written: Vec<String>,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
-        Self { files: BTreeMap::new(), inodes: Vec::new() }
+        Self {
+            files: BTreeMap::new(),
+            inodes: Vec::new(),
+            own: 0,
+            crossed: false,
+            written: Vec::new(),
+        }
     }
 
     /// As [`apply`](Self::apply), where the order of the changeset's entries makes no difference.
@@ -103,6 +114,8 @@ impl Model {
                 self.remove(&path);
             }
         }
+        self.own = self.inodes.len();
+        self.written.clear();
         for line in &lines {
             let (parent, name) = line.name.rsplit_once('/').unwrap_or(("", line.name));
             let Some(hidden) = name.strip_prefix(".wh.") else { continue };
@@ -133,11 +146,22 @@ impl Model {
                 }
             }
         }
+        // Marks behind a symlink of the changeset itself could mean what it was, or what it is.
+        self.crossed = false;
+        for line in lines.iter().filter(|line| line.name.contains(".wh.")) {
+            self.resolve(line.name.rsplit_once('/').map_or("", |(parent, _)| parent), false)?;
+            let leads = |link: &Line<'_>| line.name.starts_with(&format!("{}/", link.name));
+            self.crossed |= lines.iter().any(|link| "lh".contains(link.kind) && leads(link));
+        }
+        if self.crossed {
+            return Err("a mark behind a symlink".to_owned());
+        }
         if late.is_empty() { Ok(()) } else { Err("a link to nothing".to_owned()) }
     }
 
     fn entry(&mut self, line: &Line<'_>) -> Result<(), String> {
         let path = self.place(line.name)?;
+        self.written.push(path.clone());
         if line.kind == 'd' {
             let (mode, uid, mtime) = described(line.rest);
             if !matches!(self.files.get(&path), Some(File::Directory { .. })) {
@@ -161,6 +185,11 @@ impl Model {
             Some(file) => file,
         };
         let path = self.place(line.name)?;
+        let prefix = format!("{path}/");
+        if self.written.iter().any(|other| *other == path || other.starts_with(&prefix)) {
+            return Err("a link in place of another entry".to_owned());
+        }
+        self.written.push(path.clone());
         self.remove(&path);
         self.files.insert(path, file);
         Ok(true)
@@ -198,6 +227,7 @@ impl Model {
                 Some(File::Directory { .. }) => at = next,
                 Some(File::Other(inode)) if self.inodes[*inode].0 == 'l' => {
                     hops += 1;
+                    self.crossed |= *inode >= self.own;
                     if hops > 40 {
                         return Err("too many symlinks".to_owned());
                     }
