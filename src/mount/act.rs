@@ -1,5 +1,6 @@
 //! Carries a plan out; decides nothing but which of the kernel's ways is there.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use super::options::{MountAccess, Restrictions, Way};
 use super::plan::{Kind, MountPlan};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::sys::Dir;
-use crate::sys::mount::{self, Context};
+use crate::sys::mount::{self, Context, LONGEST_TEXT};
+use crate::sys::xattr::proc_path;
 
 /// A directory of a stack.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +177,8 @@ fn overlay(
     };
     let configured = if by_descriptor {
         hand_over(&context, layers, upper)
+    } else if way == Way::Best && !Context::overlay_checks_options() {
+        return classic::overlay(layers, upper, list, attributes);
     } else {
         match name(&context, layers, upper) {
             // Before Linux 6.5 layers could not be named one by one.
@@ -215,14 +219,18 @@ fn hand_over(
 }
 
 fn name(context: &Context, layers: &[Layer<'_>], upper: Option<Upper<'_>>) -> Result<(), Errno> {
-    use std::os::unix::ffi::OsStrExt;
-    let text = |layer: &Layer<'_>| layer.path.as_os_str().as_bytes().to_vec();
     for layer in layers {
         context.string("lowerdir+", &text(layer))?;
     }
     let Some(Upper { upper, work }) = upper else { return Ok(()) };
-    context.string("upperdir", &classic::escape_upper(&text(&upper)))?;
-    context.string("workdir", &classic::escape_upper(&text(&work)))
+    context.string("upperdir", &text(&upper))?;
+    context.string("workdir", &text(&work))
+}
+
+/// A directory's path where it fits and needs no escape; else the name of its descriptor.
+fn text<'a>(layer: &Layer<'a>) -> Cow<'a, [u8]> {
+    let path = classic::plain_path(layer, b"\\").filter(|path| path.len() <= LONGEST_TEXT);
+    path.map_or_else(|| proc_path(layer.dir.as_fd()).into_bytes().into(), Cow::Borrowed)
 }
 
 /// An error with what the kernel said of it.

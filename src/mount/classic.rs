@@ -1,6 +1,7 @@
 //! The old way: `mount(2)`, with all options in one page.
 
-use std::os::fd::OwnedFd;
+use std::borrow::Cow;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::mount::{MountAttrFlags, MountFlags};
@@ -17,18 +18,23 @@ pub(super) fn overlay(
     list: &[(&'static str, Option<&'static str>)],
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd> {
-    let options = options(layers, upper, list);
     let limit = mount::page_size() - 1;
-    if options.len() > limit {
+    // Paths as far as they fit, since people and tools will read them in the table of mounts.
+    let spellings = [Spelling::Paths, Spelling::LayersByNumber, Spelling::Numbers];
+    let spelled = spellings.map(|spelling| options(layers, upper, list, spelling));
+    let [.., shortest] = &spelled;
+    let length = shortest.len();
+    let Some(options) = spelled.into_iter().find(|options| options.len() <= limit) else {
         return Err(Error::new(
             ErrorKind::LimitExceeded,
-            format!("the options of the mount take {} bytes, and {limit} fit", options.len()),
+            format!("the options of the mount take {length} bytes, and {limit} fit"),
         )
-        .hint("this kernel takes all options in one page: use shorter paths, or Linux 6.5"));
-    }
+        .hint("this kernel takes all options in one page: use fewer layers, or Linux 6.7"));
+    };
     let place = tempfile_dir()?;
     let flags = MountFlags::from_bits_truncate(u32::try_from(attributes.bits()).unwrap_or(0) & 0xf);
-    let mounted = mount::classic(&place, flags, &options)
+    let mounted = mount::open_target(&place)
+        .and_then(|target| mount::classic_of_open(&target, flags, &options))
         .map_err(|error| refused(error, "mount overlay at", &place))
         .and_then(|()| {
             let dir = mount::open_target(&place).during("open", &place)?;
@@ -59,22 +65,34 @@ fn tempfile_dir() -> Result<std::path::PathBuf> {
     }
 }
 
+/// How directories are named in the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// By path, where that means the directory and no other.
+    Paths,
+    /// UpperDir and WorkDir so, layers by the number of their descriptor.
+    LayersByNumber,
+    /// All by the number of their descriptor.
+    Numbers,
+}
+
 fn options(
     layers: &[Layer<'_>],
     upper: Option<Upper<'_>>,
     list: &[(&'static str, Option<&'static str>)],
+    spelling: Spelling,
 ) -> Vec<u8> {
     let mut text = b"lowerdir=".to_vec();
     for (index, layer) in layers.iter().enumerate() {
         if index > 0 {
             text.push(b':');
         }
-        text.extend(escape(layer.path.as_os_str().as_bytes(), b":\\,"));
+        text.extend_from_slice(&name(layer, b"\\\",:", spelling == Spelling::Paths));
     }
     if let Some(Upper { upper, work }) = upper {
         for (key, layer) in [(",upperdir=", upper), (",workdir=", work)] {
             text.extend_from_slice(key.as_bytes());
-            text.extend(escape(layer.path.as_os_str().as_bytes(), b"\\,"));
+            text.extend_from_slice(&name(&layer, b"\\\",", spelling != Spelling::Numbers));
         }
     }
     for (key, value) in list {
@@ -88,18 +106,17 @@ fn options(
     text
 }
 
-/// The spelling of an UpperDir or WorkDir, in which the kernel resolves backslashes.
-pub(super) fn escape_upper(path: &[u8]) -> Vec<u8> {
-    escape(path, b"\\")
+/// `special` is what would have to be escaped where this name stands.
+fn name<'a>(layer: &Layer<'a>, special: &[u8], by_path: bool) -> Cow<'a, [u8]> {
+    let path = plain_path(layer, special).filter(|_| by_path);
+    let number = || layer.dir.as_fd().as_raw_fd().to_string().into_bytes().into();
+    path.map_or_else(number, Cow::Borrowed)
 }
 
-fn escape(path: &[u8], special: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for &byte in path {
-        if special.contains(&byte) {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out
+/// The directory's path, where it leads to the directory and holds no `special` byte, which would
+/// have to be escaped.
+pub(super) fn plain_path<'a>(layer: &Layer<'a>, special: &[u8]) -> Option<&'a [u8]> {
+    let path = layer.path.as_os_str().as_bytes();
+    let plain = layer.path.is_absolute() && !path.iter().any(|byte| special.contains(byte));
+    (plain && mount::leads_to(layer.path, layer.dir)).then_some(path)
 }

@@ -4,14 +4,19 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
 };
+use rustix::thread::UnshareFlags;
 
 use super::dir::{Dir, SysResult};
+use super::xattr::proc_path;
+
+/// The longest text that an option of a [`Context`] takes, without its NUL (`fsconfig(2)`).
+pub(crate) const LONGEST_TEXT: usize = 255;
 
 /// A file system that is being configured.
 #[derive(Debug)]
@@ -23,7 +28,14 @@ impl Context {
         rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map(Self)
     }
 
-    /// Sets an option to a text.
+    /// Whether an overlay refuses an option that it does not know when it is set, as since Linux
+    /// 6.5; before, it takes any, and fails when it is made. Asked of a context of its own.
+    pub(crate) fn overlay_checks_options() -> bool {
+        let set = |context: Self| context.string("no-such-option", b"1");
+        Self::overlay().is_ok_and(|context| set(context).is_err())
+    }
+
+    /// Sets an option to a text of at most [`LONGEST_TEXT`] bytes.
     pub(crate) fn string(&self, key: &str, value: &[u8]) -> SysResult<()> {
         rustix::mount::fsconfig_set_string(self.0.as_fd(), key, value)
     }
@@ -112,6 +124,40 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: &Dir) -> SysResult<()> {
 pub(crate) fn classic(target: &Path, flags: MountFlags, options: &[u8]) -> SysResult<()> {
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", target, "overlay", flags, options.as_c_str())
+}
+
+/// As [`classic`], with names in `options` that are no absolute paths but numbers of descriptors
+/// of this process: they are short, need no escaping, and mean what is open.
+pub(crate) fn classic_of_open(target: &Dir, flags: MountFlags, options: &[u8]) -> SysResult<()> {
+    let mount = || {
+        own_working_directory()?;
+        rustix::process::chdir(c"/proc/self/fd")?;
+        classic(Path::new(&proc_path(target.as_fd())), flags, options)
+    };
+    // The working directory belongs to all threads; one that ends with it gets its own.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, mount);
+        let thread =
+            thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
+}
+
+#[expect(unsafe_code, reason = "unshare is unsafe where a thread shares its descriptors")]
+fn own_working_directory() -> SysResult<()> {
+    // SAFETY: descriptors stay shared; working directory, root and umask become the thread's own.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
+/// Whether `path` leads to what is open as `dir`, through the same mount where the kernel tells
+/// mounts apart (Linux 5.8): a detached copy with other attributes is not what its path leads to.
+pub(crate) fn leads_to(path: &Path, dir: &Dir) -> bool {
+    let flags = StatxFlags::INO | StatxFlags::MNT_ID;
+    let named = rustix::fs::statx(CWD, path, AtFlags::empty(), flags);
+    let open = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, flags);
+    let place =
+        |stat: Statx| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id);
+    matches!((named, open), (Ok(named), Ok(open)) if place(named) == place(open))
 }
 
 /// Takes a mount away from a directory, itself and not what a symlink leads to.
