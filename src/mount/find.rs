@@ -37,14 +37,31 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>> {
     Ok(mounts.into_iter().rfind(|info| info.target == target).map(entry))
 }
 
-/// The overlays that write to an UpperDir; `upper` is the path that it had when it was mounted.
+/// The overlays that write to the UpperDir `upper`, whatever path it had when it was mounted: that
+/// of a store that was moved since, or that is seen through another mount.
+///
+/// Such a path is known by its last three names, which must be the UpperDir's alone (a container's
+/// id is among them), unless it leads to another directory, as in the copy of a store.
 ///
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
     let mut overlays = overlays()?;
-    overlays.retain(|entry| entry.upper.as_deref() == Some(upper));
+    overlays.retain(|entry| entry.upper.as_deref().is_some_and(|path| is_same(path, upper)));
     Ok(overlays)
+}
+
+fn is_same(mounted: &Path, upper: &Path) -> bool {
+    const NAMES: usize = 3;
+    let last = |path: &Path| -> Vec<OsString> {
+        path.components().rev().take(NAMES).map(|name| name.as_os_str().to_owned()).collect()
+    };
+    mounted == upper
+        || last(mounted) == last(upper)
+            && match (rustix::fs::lstat(mounted), rustix::fs::lstat(upper)) {
+                (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+                _ => true,
+            }
 }
 
 fn entry(info: MountInfo) -> MountEntry {

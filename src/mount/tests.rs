@@ -142,6 +142,36 @@ fn an_attached_mount_is_found_and_goes() {
 }
 
 #[test]
+fn e44_an_upper_is_found_mounted_after_its_store_was_moved() {
+    if !may_mount("e44_an_upper_is_found_mounted_after_its_store_was_moved") {
+        return;
+    }
+    let stack = Stack::new(2, "l");
+    let [store, moved, copy] = ["s", "moved", "copy"].map(|name| stack.root.path().join(name));
+    let upper = |store: &Path| store.join("containers/c1/upper");
+    for path in [upper(&store), upper(&copy), store.join("work"), stack.root.path().join("at")] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    let layers: Vec<_> = stack.layers.iter().map(|(dir, path)| Layer { dir, path }).collect();
+    let paths = [upper(&store), store.join("work")];
+    let [up, work] = paths.each_ref().map(|path| Dir::open_ambient(path).unwrap());
+    let writable = Upper {
+        upper: Layer { dir: &up, path: &paths[0] },
+        work: Layer { dir: &work, path: &paths[1] },
+    };
+    let parts = Parts { layers: 2, upper: true, namespace: Namespace::Trusted };
+    let plan = plan(parts, &MountOptions::default()).unwrap();
+    let target = stack.root.path().join("at");
+    plan.mount(&layers, Some(writable)).unwrap().attach(&target).unwrap();
+    let found = [&store, &copy].map(|store| with_upper(&upper(store)).unwrap().len());
+    #[expect(clippy::disallowed_methods, reason = "the whole store is moved, from outside")]
+    std::fs::rename(&store, &moved).unwrap();
+    let after = with_upper(&upper(&moved)).unwrap().len();
+    unmount(&target).unwrap();
+    assert_eq!((found, after), ([1, 0], 1));
+}
+
+#[test]
 fn the_kernels_reason_is_told() {
     if !may_mount("the_kernels_reason_is_told") {
         return;
