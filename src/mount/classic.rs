@@ -32,7 +32,7 @@ pub(super) fn overlay(
         .hint("this kernel takes all options in one page: use fewer layers, or Linux 6.7"));
     };
     let place = tempfile_dir()?;
-    let flags = MountFlags::from_bits_truncate(u32::try_from(attributes.bits()).unwrap_or(0) & 0xf);
+    let flags = MountFlags::from_bits_truncate(attributes.bits() & 0xf);
     let mounted = mount::open_target(&place)
         .and_then(|target| mount::classic_of_open(&target, flags, &options))
         .map_err(|error| refused(error, "mount overlay at", &place))

@@ -100,6 +100,7 @@ fn remove_emptied(parent: &Dir, name: &[u8]) -> SysResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_deep_tree_with_closed_directories_is_removed() {
@@ -117,6 +118,31 @@ mod tests {
         }
         remove_tree(&dir, b"tree").unwrap();
         assert!(dir.entries().unwrap().is_empty());
+        remove_tree(&dir, b"tree").unwrap();
+    }
+
+    #[test]
+    fn e44_what_is_mounted_in_a_tree_is_not_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient(temporary.path()).unwrap();
+        for name in [&b"kept"[..], b"tree"] {
+            dir.make_dir(name, 0o755).unwrap();
+        }
+        let (kept, tree) = (dir.child(b"kept").unwrap(), dir.child(b"tree").unwrap());
+        kept.make_dir(b"data", 0o755).unwrap();
+        tree.make_dir(b"merged", 0o755).unwrap();
+        let merged = tree.child(b"merged").unwrap();
+        let mounted = crate::sys::mount::clone_tree(&kept)
+            .and_then(|mount| crate::sys::mount::attach(mount.as_fd(), &merged));
+        if let Err(error) = mounted {
+            eprintln!("SKIP e44_what_is_mounted_in_a_tree_is_not_removed: {error}");
+            assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
+            return;
+        }
+        let removed = remove_tree(&dir, b"tree");
+        crate::sys::mount::unmount(&temporary.path().join("tree/merged")).unwrap();
+        assert_eq!(removed, Err(Errno::XDEV));
+        assert!(kept.stat(b"data").is_ok());
         remove_tree(&dir, b"tree").unwrap();
     }
 }
