@@ -7,6 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The size of every block of a tar.
 pub(super) const BLOCK: usize = 512;
 
+/// Where a run of data begins in its file, and its length.
+pub(super) type Run = (u64, u64);
+
 /// A header whose checksum is right.
 #[derive(Clone)]
 pub(super) struct Header([u8; BLOCK]);
@@ -151,7 +154,7 @@ impl Header {
 
     /// The runs of data of a GNU sparse header, whether more blocks of them follow, and the
     /// file's length.
-    pub(super) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64)> {
+    pub(super) fn gnu_sparse(&self) -> Result<(Vec<Run>, bool, u64)> {
         let runs = sparse_runs(self.bytes(field::GNU_SPARSE))?;
         let more = self.0.get(field::GNU_EXTENDED).is_some_and(|&flag| flag != 0);
         Ok((runs, more, self.length(field::GNU_REAL_SIZE, "sparse size")?))

@@ -28,7 +28,6 @@ use crate::error::{Context, Result, Subject};
 use crate::format::lookup::Stack;
 use crate::format::opaque::Opaque;
 use crate::format::{Assumptions, Namespace, whiteout};
-use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::Target;
@@ -82,6 +81,9 @@ struct Source {
     mark: Option<Mark>,
 }
 
+/// Where a file with several names was copied to first.
+type Copied = (Folder, Box<[u8]>);
+
 /// A variant on its way.
 struct Builder<'a> {
     namespace: Namespace,
@@ -93,7 +95,7 @@ struct Builder<'a> {
     /// Directories of the layer whose names are symlinks: where those stand, and how they are named.
     put_off: VecDeque<(Source, Folder, Box<[u8]>)>,
     /// Files of several names, by device and inode in the layer.
-    copied: HashMap<(u64, u64), (Folder, Box<[u8]>)>,
+    copied: HashMap<(u64, u64), Copied>,
     options: VariantOptions<'a>,
     entries: u64,
     bytes: u64,
@@ -167,7 +169,7 @@ impl<'a> Builder<'a> {
         if type_of(stat) == FileType::RegularFile {
             self.bytes += u64::try_from(stat.st_size).unwrap_or(0);
         }
-        if self.entries % 64 != 0 {
+        if !self.entries.is_multiple_of(64) {
             return Ok(());
         }
         self.options.watch.report(&Progress {

@@ -84,10 +84,11 @@ impl Driver {
     /// As [`Store::open`].
     pub fn open_with(root: impl AsRef<Path>, options: &DriverOptions) -> Result<Self> {
         let root = root.as_ref();
-        let mut how = StoreOptions::default();
-        how.durability = options.durability;
-        how.access = options.access;
-        how.namespace = options.namespace;
+        let mut how = StoreOptions {
+            durability: options.durability,
+            namespace: options.namespace,
+            access: options.access,
+        };
         if how.namespace.is_none() {
             how.namespace = Store::namespace_of(root)?;
         }

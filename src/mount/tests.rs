@@ -1,6 +1,5 @@
 //! Real mounts, none of them attached anywhere but where a test says so.
 #![expect(clippy::disallowed_methods, reason = "tests make and move layers from outside")]
-
 use super::*;
 use crate::error::ErrorKind;
 use crate::format::Namespace;

@@ -71,18 +71,6 @@ impl Durability {
         }
         self.sync_names(dir)
     }
-
-    /// Moves a finished `name` to `new_name` in `to`, where nothing of that name may be.
-    pub(crate) fn publish(
-        self,
-        from: &Dir,
-        name: &[u8],
-        to: &Dir,
-        new_name: &[u8],
-    ) -> SysResult<()> {
-        from.rename(name, to, new_name, RenameFlags::NOREPLACE)?;
-        self.sync_names(to)
-    }
 }
 
 /// What [`Durability::replace_file`] writes to before it renames.
@@ -103,15 +91,5 @@ mod tests {
             assert_eq!(std::fs::read(temporary.path().join("record")).unwrap(), text.as_bytes());
         }
         assert_eq!(dir.entries().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn publishing_never_replaces() {
-        let temporary = tempfile::tempdir().unwrap();
-        let dir = Dir::open_ambient(temporary.path()).unwrap();
-        dir.make_dir(b"new", 0o700).unwrap();
-        dir.make_dir(b"old", 0o700).unwrap();
-        let refused = Durability::None.publish(&dir, b"new", &dir, b"old");
-        assert_eq!(refused, Err(rustix::io::Errno::EXIST));
     }
 }

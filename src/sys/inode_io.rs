@@ -9,13 +9,7 @@ use super::dir::{Dir, SysResult, device_of, group, mtime_of, owner, timestamps, 
 use super::xattr::{self, Target};
 use crate::inode::{FileKind, Inode, Timestamp, Xattrs};
 
-/// Everything that is known of `name` in `dir`, itself where it is a symlink.
-pub(crate) fn read(dir: &Dir, name: &[u8]) -> SysResult<Inode> {
-    let stat = dir.stat(name)?;
-    from_stat(dir, name, &stat)
-}
-
-/// As [`read`], from a status that is known already.
+/// Everything that is known of `name` in `dir`, itself where it is a symlink; `stat` is its status.
 pub(crate) fn from_stat(dir: &Dir, name: &[u8], stat: &Stat) -> SysResult<Inode> {
     let kind = kind_of(dir, name, stat)?;
     Ok(inode(kind, stat, xattr::read_all(Target::Name(dir, name))?))
