@@ -19,7 +19,6 @@ pub mod changeset;
 pub mod image;
 pub mod store;
 
-#[cfg(feature = "image")]
 mod driver;
 
 pub mod userns {
@@ -32,12 +31,14 @@ pub use compression::{Compression, Decoder, Encoder};
 pub mod merged;
 
 pub use digest::{ChainId, DiffId, Digest, Hashing};
+pub use driver::{
+    AppliedLayer, Base, Container, Driver, DriverOptions, LayerSummary, MountPoint,
+    MountedContainer, MountedView, Usage, UsageRow,
+};
 #[cfg(feature = "image")]
 pub use driver::{
-    AppliedLayer, ArchiveFormat, Base, CommitOptions, Container, Driver, DriverOptions,
-    GraphDriver, GraphDriverData, HistoryStep, ImageSummary, Inspection, LayerSummary, LoadOptions,
-    LoadedImage, MountPoint, MountedContainer, MountedView, RootFs, SaveOptions, State, Usage,
-    UsageRow,
+    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, HistoryStep, ImageSummary,
+    Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Namespace};

@@ -180,7 +180,7 @@ fn container(record: &ContainerRecord, mounted: Option<&MountEntry>) -> Containe
         image: record.image_name.clone(),
         image_id: record.image,
         chain_id: record.chain,
-        created: crate::image::rfc3339(record.created.timestamp()),
+        created: record.created.timestamp().rfc3339(),
         mounted: mounted.map(|entry| entry.target.clone()),
     }
 }

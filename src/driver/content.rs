@@ -1,34 +1,13 @@
-//! What a container changed: listed, written as a changeset, committed; and its whole tree.
+//! What a container changed, listed or written as a changeset; and its whole tree.
 
-use std::io::{BufReader, BufWriter, Write};
+use std::io::Write;
 
 use super::Driver;
 use super::compose::Below;
-use super::layer::{Expected, Unpacked};
-use super::load::LoadedImage;
 use crate::changeset::{self, Change, DiffOptions, DiffSummary, View};
-use crate::error::{Context, Error, Result};
+use crate::error::Result;
 use crate::format::lookup::{Redirects, Stack};
-use crate::image::{Commit, Reference, commit_config};
-use crate::inode::Timestamp;
-use crate::store::Retention;
 use crate::watch::Watch;
-
-/// What a commit tells of itself, and how it is written.
-#[non_exhaustive]
-#[derive(Clone, Debug, Default)]
-pub struct CommitOptions {
-    /// Who made it.
-    pub author: Option<String>,
-    /// What it is.
-    pub message: Option<String>,
-    /// The command that ran in the container.
-    pub created_by: Option<String>,
-    /// When; now where it is `None`.
-    pub created: Option<Timestamp>,
-    /// How the changeset is written.
-    pub diff: DiffOptions,
-}
 
 impl Driver {
     /// What a container changed, sorted by path.
@@ -83,104 +62,4 @@ impl Driver {
         changeset::export(&stack, out, options, &record.name, &watch)
             .map_err(|error| error.within(format_args!("export container {container}")))
     }
-
-    /// Makes an image: that of the container, with one more layer of what the container changed.
-    ///
-    /// # Errors
-    /// As [`changes`](Self::changes), and what the store answers.
-    pub fn commit(
-        &self,
-        container: &str,
-        name: &str,
-        options: &CommitOptions,
-        watch: Watch<'_>,
-    ) -> Result<LoadedImage> {
-        let name: Reference = name.parse()?;
-        self.commit_as(container, &name, options, watch)
-            .map_err(|error| error.within(format_args!("commit container {container}")))
-    }
-
-    fn commit_as(
-        &self,
-        container: &str,
-        name: &Reference,
-        options: &CommitOptions,
-        watch: Watch<'_>,
-    ) -> Result<LoadedImage> {
-        let record = self.store.find_container(container)?;
-        let parent = record.chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
-        let below = Below::open(self, record.chain)?;
-        let upper = self.upper(&record)?;
-
-        // The changeset goes through a pipe from its writer into the new layer: nothing of it is
-        // kept anywhere else.
-        let (reader, writer) = std::io::pipe().during("create", "pipe")?;
-        let (stack, diff) = (&below.stack, &options.diff);
-        let (written, unpacked) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| -> Result<()> {
-                let mut out = BufWriter::with_capacity(256 << 10, writer);
-                changeset::write_diff(&upper, stack, &mut out, diff, container, &watch)?;
-                out.flush().during("write", "changeset")
-            });
-            let expected = Expected { subject: container, ..Expected::default() };
-            let unpacked = self.unpack(BufReader::new(reader), expected, watch);
-            (writer.join(), unpacked)
-        });
-        // Where the writer fails the reader sees a changeset that is cut off.
-        let written = written.unwrap_or_else(|_| {
-            Err(Error::new(crate::ErrorKind::Io, "the thread that writes the changeset died"))
-        });
-        let Unpacked { finished, applied } = match (written, unpacked) {
-            (Ok(()), unpacked) => unpacked?,
-            (Err(error), Ok(_)) => return Err(error),
-            // A writer whose reader went away knows no more than that.
-            (Err(error), Err(other)) => {
-                return Err(if error.raw_os_error() == Some(libc::EPIPE) { other } else { error });
-            }
-        };
-
-        let (mut config, mut diff_ids) = (None, Vec::new());
-        if let Some(image) = &record.image {
-            config = Some(self.store.image_config(image)?);
-        }
-        if let Some(chain) = &record.chain {
-            diff_ids = self.store.stack(chain)?.iter().rev().map(|entry| entry.diff_id).collect();
-        }
-        diff_ids.push(applied.diff_id);
-        let commit = Commit {
-            created: options.created.unwrap_or_else(now),
-            created_by: options.created_by.clone(),
-            author: options.author.clone(),
-            comment: options.message.clone(),
-        };
-        let config = match config {
-            Some(config) => commit_config(Some(&config), Some(&applied.diff_id), &commit)?,
-            None => self.config_of_chain(&diff_ids, &commit)?,
-        };
-        let mut leased = self.store.commit_layers(vec![finished])?;
-        let chain = self.stack_up(parent, &mut leased, Retention::WhileUsed, watch)?;
-        self.put_image(&config, diff_ids, Some(chain), &[name.to_string()])
-    }
-
-    /// The config of an image whose layers were applied one at a time.
-    fn config_of_chain(
-        &self,
-        diff_ids: &[crate::digest::DiffId],
-        commit: &Commit,
-    ) -> Result<Vec<u8>> {
-        let mut config: Option<Vec<u8>> = None;
-        let untold = Commit { created: commit.created, ..Commit::default() };
-        for (index, diff_id) in diff_ids.iter().enumerate() {
-            let step = if index + 1 == diff_ids.len() { commit } else { &untold };
-            config = Some(commit_config(config.as_deref(), Some(diff_id), step)?);
-        }
-        config.map_or_else(|| commit_config(None, None, commit), Ok)
-    }
-}
-
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let since = since.unwrap_or_default();
-    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-    Timestamp { seconds, nanos: since.subsec_nanos() }
 }

@@ -62,7 +62,7 @@ impl Driver {
             id: record.id,
             names: image.names.clone(),
             created: config.created().clone(),
-            size: self.size_of(record.chain.as_ref())?,
+            size: self.weight_of(record.chain.as_ref())?.0,
             layers: record.diff_ids.len(),
             chain_id: record.chain,
         })

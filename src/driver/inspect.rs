@@ -144,7 +144,7 @@ impl Driver {
             id: record.id.to_string(),
             name: Some(record.name.clone()),
             repo_tags: None,
-            created: Some(crate::image::rfc3339(record.created.timestamp())),
+            created: Some(record.created.timestamp().rfc3339()),
             image: record.image.map(|image| image.to_string()),
             state: Some(State { status, mounted }),
             architecture: None,
@@ -183,7 +183,7 @@ impl Driver {
             state: None,
             architecture: Some(config.architecture().to_string()),
             os: Some(config.os().to_string()),
-            size: Some(self.size_of(record.chain.as_ref())?),
+            size: Some(self.weight_of(record.chain.as_ref())?.0),
             config: run,
             graph_driver: GraphDriver {
                 name: "overlay2",

@@ -13,7 +13,7 @@ use crate::store::{
     FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, RecordTime, Reserved,
     Retention, Staging,
 };
-use crate::watch::{Phase, Progress, Watch};
+use crate::watch::Watch;
 
 /// A changeset that was applied.
 #[non_exhaustive]
@@ -164,16 +164,30 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<LeasedChain> {
         let mut top = parent;
-        let last = layers.len();
-        for (index, layer) in layers.iter_mut().enumerate() {
-            let keep = if index + 1 == last { retention } else { Retention::WhileUsed };
+        // Layers that are right on any stack are added together, which syncs once; before one that
+        // may not be, what lies below it has to stand.
+        let (mut at, mut start) = (0, 0);
+        while let Some(layer) = layers.get_mut(at) {
             let record = layer.record()?;
-            if !record.assumptions.is_empty()
-                && let Some(variant) = self.variant(top.as_ref(), layer, &record, watch)?
-            {
-                *layer = variant;
+            if !record.assumptions.is_empty() {
+                if start < at {
+                    top = Some(self.store.add_chain(
+                        top.as_ref(),
+                        layers.get(start..at).unwrap_or_default(),
+                        Retention::WhileUsed,
+                    )?);
+                    start = at;
+                }
+                if let Some(layer) = layers.get_mut(at)
+                    && let Some(variant) = self.variant(top.as_ref(), layer, &record, watch)?
+                {
+                    *layer = variant;
+                }
             }
-            top = Some(self.store.add_chain(top.as_ref(), std::slice::from_ref(layer), keep)?);
+            at += 1;
+        }
+        if let Some(rest) = layers.get(start..).filter(|rest| !rest.is_empty()) {
+            top = Some(self.store.add_chain(top.as_ref(), rest, retention)?);
         }
         top.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no layer to stack"))
     }
@@ -232,10 +246,4 @@ fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Result<Finished
         assumptions: applied.assumptions.clone(),
         created: RecordTime::now(),
     })
-}
-
-/// Tells an observer that a layer was there already.
-pub(super) fn report_existing(subject: &str, watch: Watch<'_>) -> Result<()> {
-    let (phase, total_bytes) = (Phase::Exists, None);
-    watch.report(&Progress { subject, phase, bytes: 0, total_bytes, entries: 0 })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::Driver;
-use super::layer::{Expected, Unpacked, report_existing};
+use super::layer::{Expected, Unpacked};
 use crate::changeset::ApplyLimits;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use crate::image::{
 use crate::store::{
     FinishedLayer, LayerKey, LeasedChain, LeasedLayer, NewImage, Reserved, Retention,
 };
-use crate::watch::Watch;
+use crate::watch::{Phase, Progress, Watch};
 
 /// How images are loaded.
 #[non_exhaustive]
@@ -377,4 +377,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn take<T>(pending: &Mutex<Vec<T>>) -> Option<T> {
     lock(pending).pop()
+}
+
+/// Tells an observer that a layer was there already.
+fn report_existing(subject: &str, watch: Watch<'_>) -> Result<()> {
+    let (phase, total_bytes) = (Phase::Exists, None);
+    watch.report(&Progress { subject, phase, bytes: 0, total_bytes, entries: 0 })
 }

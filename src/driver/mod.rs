@@ -1,23 +1,34 @@
 //! [`Driver`]: what a runtime calls; the rooms joined.
 
+#[cfg(feature = "image")]
+mod commit;
 mod compose;
 mod container;
 mod content;
+#[cfg(feature = "image")]
 mod image;
+#[cfg(feature = "image")]
 mod inspect;
 mod layer;
+#[cfg(feature = "image")]
 mod load;
 mod mount;
+#[cfg(feature = "image")]
 mod save;
 mod usage;
 
+#[cfg(feature = "image")]
+pub use commit::CommitOptions;
 pub use container::{Base, Container};
-pub use content::CommitOptions;
+#[cfg(feature = "image")]
 pub use image::{HistoryStep, ImageSummary};
+#[cfg(feature = "image")]
 pub use inspect::{GraphDriver, GraphDriverData, Inspection, RootFs, State};
 pub use layer::{AppliedLayer, LayerSummary};
+#[cfg(feature = "image")]
 pub use load::{LoadOptions, LoadedImage};
 pub use mount::{MountPoint, MountedContainer, MountedView};
+#[cfg(feature = "image")]
 pub use save::{ArchiveFormat, SaveOptions};
 pub use usage::{Usage, UsageRow};
 

@@ -64,12 +64,8 @@ impl Driver {
         Ok(usage)
     }
 
-    /// Bytes in the layers of a stack.
-    pub(super) fn size_of(&self, chain: Option<&ChainId>) -> Result<u64> {
-        Ok(self.weight_of(chain)?.0)
-    }
-
-    fn weight_of(&self, chain: Option<&ChainId>) -> Result<(u64, u64)> {
+    /// Bytes and inodes in the layers of a stack.
+    pub(super) fn weight_of(&self, chain: Option<&ChainId>) -> Result<(u64, u64)> {
         let mut weight = (0, 0);
         let Some(chain) = chain else { return Ok(weight) };
         let mut seen = HashSet::new();

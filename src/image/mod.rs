@@ -60,9 +60,7 @@ mod write_oci_dir;
 #[cfg(test)]
 mod write_tests;
 
-pub use config::{
-    Commit, HistoryRow, commit_config, diff_ids, history_rows, parse_config, rfc3339,
-};
+pub use config::{Commit, HistoryRow, commit_config, diff_ids, history_rows, parse_config};
 pub use entry::{ImageEntry, LayerBlob};
 pub use platform::Platform;
 pub use reference::Reference;

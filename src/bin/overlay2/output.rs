@@ -45,7 +45,7 @@ impl Output {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(header.iter().copied());
-        rows.into_iter().for_each(|row| drop(table.add_row(row)));
+        table.add_rows(rows);
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
         }
