@@ -1,4 +1,78 @@
-//! An overlay2 storage driver as a library.
+//! An overlay2 storage driver as a library: images become layers on disk, stacks of layers become
+//! containers, what a container changed becomes a layer again. No daemon, no async runtime, no state
+//! besides what lies in one directory.
+//!
+//! # Where to begin
+//!
+//! A [`Driver`] is what a runtime calls. It holds a store open and joins the modules
+//! beneath, each of which can be used alone.
+//!
+#![cfg_attr(feature = "image", doc = "```no_run")]
+#![cfg_attr(not(feature = "image"), doc = "```text")]
+//! use overlay2::mount::MountOptions;
+//! use overlay2::{Driver, ErrorKind, LoadOptions, Watch};
+//!
+//! let driver = Driver::open("/var/lib/example")?;
+//! // A docker-archive, or an OCI image layout as a directory or a tar.
+//! let image = driver.load("image.tar", &LoadOptions::default(), Watch::new())?.remove(0);
+//! let container = driver.create(&image.id.into(), Some("web"))?;
+//!
+//! let mounted = driver.mount(&container.name, None, &MountOptions::default())?;
+//! std::fs::write(mounted.target.join("etc/motd"), "changed\n").expect("the tree is writable");
+//! driver.unmount("web")?;
+//!
+//! driver.commit("web", "example:changed", &Default::default(), Watch::new())?;
+//! match driver.remove_image("example:changed") {
+//!     Err(error) if error.kind() == ErrorKind::InUse => eprintln!("{error}"),
+//!     other => drop(other?),
+//! }
+//! driver.remove_container("web")?;
+//! # Ok::<(), overlay2::Error>(())
+//! ```
+//!
+//! # The modules, in reading order
+//!
+//! - The crate's root: values. [`Digest`], [`DiffId`] and [`ChainId`] name things, [`LayerPath`] is
+//!   a path that cannot leave its layer, [`Inode`] is what is known of a file, [`IdMap`] maps ids,
+//!   [`Compression`] tells itself from bytes, [`Dir`] is a directory held open.
+//! - [`changeset`]: layers as tars, applied to a directory and written from one.
+//! - [`store`]: layers, chains, images and containers on disk, for any number of processes at once.
+//! - [`mount`]: a stack on the kernel's overlayfs; a pure plan, then a thin act.
+//! - [`merged`]: the same tree in userspace, with no mount and no privilege.
+//! - [`image`]: docker-archives and OCI layouts, read and written.
+//! - [`userns`]: a command as root of a user namespace of its own.
+//! - [`Driver`]: all of that joined.
+//!
+//! # What needs which privilege
+//!
+//! | to do | needs |
+//! |---|---|
+//! | load, apply, save, list, compare, commit, export, remove; a [`merged::Tree`] | nothing |
+//! | give files to their owners, make devices | root, or a user namespace with several ids ([`userns`]); else both are recorded in an attribute |
+//! | mount, unmount, view | root, or root of a user namespace (Linux 5.11) |
+//!
+//! [`KernelFeatures`] tells what this machine can do, and README.md what each feature is for.
+//!
+//! A store belongs to one [`Namespace`]: one that root of the machine made cannot be mounted in a
+//! user namespace, nor the other way round.
+//!
+//! # Errors
+//!
+//! Every call that fails gives an [`Error`]: its [`kind`](Error::kind) is what a program decides by,
+//! its text says what was being done, to what and why, and [`help`](Error::help) what would help. A
+//! call that fails leaves nothing behind. One that may take long takes a [`Watch`], which sees how
+//! far it is and can stop it.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `image` | yes | [`image`] and [`Driver`] |
+//! | `gzip`, `zstd` | yes | layers and archives so compressed |
+//! | `cli` | no | the command `overlay2` |
+//!
+//! ARCHITECTURE.md describes the format on disk and how the crate is built.
+#![cfg_attr(not(feature = "image"), doc = "\n[`Driver`]: #features\n[`image`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod compression;
@@ -12,11 +86,11 @@ mod watch;
 mod format;
 mod sys;
 
-pub mod mount;
-
 pub mod changeset;
 #[cfg(feature = "image")]
 pub mod image;
+pub mod merged;
+pub mod mount;
 pub mod store;
 
 mod driver;
@@ -28,8 +102,6 @@ pub mod userns {
 }
 
 pub use compression::{Compression, Decoder, Encoder};
-pub mod merged;
-
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use driver::{
     AppliedLayer, Base, Container, Driver, DriverOptions, LayerSummary, MountPoint,
@@ -50,3 +122,8 @@ pub use sys::Dir;
 pub use sys::durable::Durability;
 pub use sys::probe::KernelFeatures;
 pub use watch::{Observer, Phase, Progress, Watch};
+
+/// The code in README.md compiles.
+#[cfg(all(doctest, feature = "image"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
