@@ -72,7 +72,9 @@
 //! | `cli` | no | the command `overlay2` |
 //!
 //! ARCHITECTURE.md describes the format on disk and how the crate is built.
-#![cfg_attr(not(feature = "image"), doc = "\n[`Driver`]: #features\n[`image`]: #features")]
+//!
+#![cfg_attr(not(feature = "image"), doc = "[`Driver`]: #features")]
+#![cfg_attr(not(feature = "image"), doc = "[`image`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod compression;
