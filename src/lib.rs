@@ -106,7 +106,7 @@ pub mod userns {
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use driver::{
-    AppliedLayer, Base, Container, Driver, DriverOptions, LayerSummary, MountPoint,
+    AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, LayerSummary, MountPoint,
     MountedContainer, MountedView, Usage, UsageRow,
 };
 #[cfg(feature = "image")]

@@ -15,6 +15,7 @@ mod load;
 mod mount;
 #[cfg(feature = "image")]
 mod save;
+mod tree;
 mod usage;
 
 #[cfg(feature = "image")]
@@ -30,6 +31,7 @@ pub use load::{LoadOptions, LoadedImage};
 pub use mount::{MountPoint, MountedContainer, MountedView};
 #[cfg(feature = "image")]
 pub use save::{ArchiveFormat, SaveOptions};
+pub use tree::ContainerTree;
 pub use usage::{Usage, UsageRow};
 
 use std::path::Path;

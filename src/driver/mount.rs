@@ -244,7 +244,7 @@ impl Driver {
 }
 
 /// Fails where the kernel left the mark of a volatile mount that nobody unmounted.
-fn refuse_torn(work: &Dir) -> Result<()> {
+pub(super) fn refuse_torn(work: &Dir) -> Result<()> {
     let marks = work.child(b"work").and_then(|work| work.child(b"incompat"));
     let torn = match marks.and_then(|marks| marks.stat_if_exists(b"volatile")) {
         Ok(found) => found.is_some(),

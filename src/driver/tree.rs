@@ -1,0 +1,183 @@
+//! Containers read and changed in userspace, where nothing can be mounted or need be.
+
+use super::Driver;
+use crate::changeset;
+use crate::error::Result;
+use crate::merged::{Options, Ownership, Redirects, Tree};
+use crate::store::ContainerLock;
+
+/// A container's tree in userspace, for whoever holds this and for nobody else: while it lives, the
+/// container is not mounted, opened again or removed by anybody.
+#[derive(Debug)]
+pub struct ContainerTree {
+    tree: Tree,
+    _lock: ContainerLock,
+}
+
+impl ContainerTree {
+    /// The tree. A clone of it that outlives this is no longer protected from a mount of the
+    /// container.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+}
+
+impl Driver {
+    /// Opens a container's merged tree in userspace: neither privilege nor a mount is needed, and
+    /// what is changed lies in the UpperDir as though the container had been mounted.
+    ///
+    /// As in a mount of the container, redirects are neither followed nor written. Where owners and
+    /// modes of the layers are recorded in an attribute, so are those that are set here; a mount by
+    /// the kernel does not look at that attribute.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where it is mounted, or another process is busy
+    /// with it; [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where it was mounted `volatile`
+    /// and never unmounted.
+    pub fn tree(&self, container: &str) -> Result<ContainerTree> {
+        let mut lock = self.lock(container)?;
+        self.refuse_mounted(&mut lock)?;
+        let tree = self
+            .tree_locked(&lock)
+            .map_err(|error| error.within(format_args!("open tree of container {container}")))?;
+        Ok(ContainerTree { tree, _lock: lock })
+    }
+
+    fn tree_locked(&self, lock: &ContainerLock) -> Result<Tree> {
+        let (upper, work) = (lock.upper()?, lock.work()?);
+        super::mount::refuse_torn(&work)?;
+        let composed = self.compose(lock.record().chain.as_ref())?;
+        let ownership = match self.ownership {
+            changeset::Ownership::Exact => Ownership::Exact,
+            changeset::Ownership::Recorded => Ownership::Recorded,
+        };
+        let options = Options::new(self.store.namespace())
+            .redirects(Redirects::Refuse)
+            .durability(self.store.durability())
+            .ownership(ownership);
+        Tree::writable(self.open_layers(&composed)?, upper, work, &options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::changeset::View;
+    use crate::driver::Base;
+    use crate::error::ErrorKind;
+    use crate::mount::MountOptions;
+    use crate::watch::Watch;
+
+    /// A store with one layer, `kept`, `changed`, `private` and `gone`, and a container `c` on it.
+    fn driver(scratch: &std::path::Path) -> Driver {
+        let driver = Driver::open(scratch.join("store")).unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in ["changed", "gone", "kept", "private"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(1);
+            header.set_size(3);
+            tar.append_data(&mut header, name, &b"old"[..]).unwrap();
+        }
+        let tar = tar.into_inner().unwrap();
+        let layer = driver.apply(None, tar.as_slice(), Watch::new()).unwrap();
+        driver.create(&Base::Chain(layer.chain_id), Some("c")).unwrap();
+        driver
+    }
+
+    fn change(tree: &Tree) {
+        tree.write("added", b"new").unwrap();
+        tree.write("changed", b"newer").unwrap();
+        tree.set_permissions("private", 0o600).unwrap();
+        tree.remove_file("gone").unwrap();
+    }
+
+    fn changes(driver: &Driver) -> Vec<String> {
+        let changes = driver.changes("c", View::Kernel, Watch::new()).unwrap();
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_changed_in_the_tree_is_the_containers_change() {
+        let scratch = tempfile::tempdir().unwrap();
+        let driver = driver(scratch.path());
+        let held = driver.tree("c").unwrap();
+        assert_eq!(held.tree().read("kept").unwrap(), b"old");
+        change(held.tree());
+        drop(held);
+        assert_eq!(changes(&driver), ["A /added", "C /changed", "D /gone", "C /private"]);
+        // It is still so for who opens it again.
+        let held = driver.tree("c").unwrap();
+        assert_eq!(held.tree().read("changed").unwrap(), b"newer");
+        assert_eq!(held.tree().metadata("private").unwrap().mode() & 0o7777, 0o600);
+        assert!(!held.tree().exists("gone"));
+    }
+
+    #[test]
+    fn nobody_else_has_the_container_meanwhile() {
+        let scratch = tempfile::tempdir().unwrap();
+        let driver = driver(scratch.path());
+        let held = driver.tree("c").unwrap();
+        let refused = [
+            driver.tree("c").map(drop),
+            driver.mount("c", None, &MountOptions::default()).map(drop),
+            driver.mount_detached("c", &MountOptions::default()).map(drop),
+            driver.remove_container("c"),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::InUse);
+        }
+        drop(held);
+        driver.remove_container("c").unwrap();
+        assert_eq!(driver.tree("c").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_mount_shows_what_the_tree_showed_and_keeps_it_away() {
+        let scratch = tempfile::tempdir().unwrap();
+        let driver = driver(scratch.path());
+        change(driver.tree("c").unwrap().tree());
+        let mounted = match driver.mount_detached("c", &MountOptions::default()) {
+            Ok(mounted) => mounted,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                eprintln!("SKIP a_mount_shows_what_the_tree_showed_and_keeps_it_away: {error}");
+                assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(driver.tree("c").unwrap_err().kind(), ErrorKind::InUse);
+        let root = mounted.root().unwrap();
+        let mut text = String::new();
+        let mut file = root.open(b"changed", rustix::fs::OFlags::RDONLY, 0).unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "newer");
+        if driver.ownership == changeset::Ownership::Exact {
+            // A record is not what the kernel looks at.
+            assert_eq!(root.stat(b"private").unwrap().st_mode & 0o7777, 0o600);
+        }
+        assert!(root.stat_if_exists(b"gone").unwrap().is_none());
+        drop((root, mounted));
+        assert!(driver.tree("c").unwrap().tree().exists("added"));
+    }
+
+    #[test]
+    fn a_container_of_nothing_is_an_empty_tree() {
+        let scratch = tempfile::tempdir().unwrap();
+        let driver = Driver::open(scratch.path().join("store")).unwrap();
+        let new = crate::store::NewContainer {
+            name: Some("c"),
+            base: crate::store::ContainerBase::Empty,
+            upper_mode: 0o755,
+        };
+        drop(driver.store.create_container(&new).unwrap());
+        let held = driver.tree("c").unwrap();
+        held.tree().create_dir("new", 0o755).unwrap();
+        drop(held);
+        assert_eq!(changes(&driver), ["A /new"]);
+    }
+}
