@@ -8,9 +8,10 @@ use tar::{Builder, EntryType, Header};
 /// One file or directory of a layer: path, mode, content (`None` for a directory).
 type Item<'a> = (&'a str, u32, Option<&'a [u8]>);
 
-/// What makes each layer, as the history tells it.
+/// What makes each layer, as the history tells it: the steps of the last stage alone. The stage that
+/// built the gateway is where its file came from, and leaves no layer.
 const STEPS: [&str; 6] = [
-    "FROM scratch, ADD rootfs.tar /",
+    "ADD rootfs.tar /",
     "ADD ./curl-amd64 /usr/bin/curl",
     "RUN chmod +x /usr/bin/curl",
     "WORKDIR /app/",
@@ -19,7 +20,7 @@ const STEPS: [&str; 6] = [
 ];
 
 /// The whole archive, as `docker save` writes it.
-pub fn archive() -> io::Result<Vec<u8>> {
+pub(crate) fn archive() -> io::Result<Vec<u8>> {
     let layers = layers().map(layer).into_iter().collect::<io::Result<Vec<_>>>()?;
     let diff_ids: Vec<String> = layers.iter().map(|tar| Digest::of(tar).to_string()).collect();
     let mut history: Vec<_> = STEPS
@@ -59,8 +60,25 @@ pub fn archive() -> io::Result<Vec<u8>> {
 
 fn layers() -> [Vec<Item<'static>>; 6] {
     let directories = [
-        "bin", "dev", "etc", "home", "lib", "media", "mnt", "opt", "proc", "root", "run", "sbin",
-        "srv", "sys", "tmp", "usr", "usr/bin", "var",
+        "bin",
+        "dev",
+        "etc",
+        "etc/nginx",
+        "home",
+        "lib",
+        "media",
+        "mnt",
+        "opt",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "srv",
+        "sys",
+        "tmp",
+        "usr",
+        "usr/bin",
+        "var",
     ];
     let mut base: Vec<Item<'_>> = directories
         .iter()
@@ -68,6 +86,7 @@ fn layers() -> [Vec<Item<'static>>; 6] {
         .collect();
     base.push(("bin/sh", 0o755, Some(b"#!the shell\n")));
     base.push(("etc/passwd", 0o644, Some(b"root:x:0:0:root:/root:/bin/sh\n")));
+    base.push(("etc/nginx/nginx.conf", 0o644, Some(b"events {}\n")));
     let curl: &[u8] = b"#!curl, as large as it needs to be\n";
     let config: &[u8] = b"server:\n  listen: 0.0.0.0:8081\n";
     [
@@ -96,6 +115,8 @@ fn put(
 ) -> io::Result<()> {
     let mut header = Header::new_ustar();
     header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mtime(1_767_225_600);
     let bytes = content.unwrap_or_default();
     header.set_size(bytes.len() as u64);
