@@ -27,6 +27,7 @@ mod pack;
 mod pax;
 mod reader;
 mod split;
+mod stale_record;
 mod tar_header;
 mod tar_writer;
 mod tree;

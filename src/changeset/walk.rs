@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::new_tree::{self, Handle, Name, NewTree, Place};
 use super::node::{Content, Depth, Node};
 use super::old_tree::OldTree;
+use super::stale_record;
 use super::tar_writer::changed;
 use crate::error::{Context, Error, Result, Subject};
 use crate::format::Namespace;
@@ -190,6 +191,10 @@ impl Walk<'_> {
         if node.content.is_some() && node.has_mark(self.namespace, mark::METACOPY) {
             self.find_data(name, &mut node).map_err(|error| not_followed(error, path))?;
         }
+        if !covered {
+            stale_record::renew(&mut node, &name.name, &mut self.old)
+                .during("look below for", path)?;
+        }
         visitor.file(At { path, covered, hides: false }, node, &mut self.old)
     }
 
@@ -218,7 +223,7 @@ impl Walk<'_> {
         &mut self,
         name: &Name,
         path: LayerPath,
-        node: Node,
+        mut node: Node,
         handle: Handle,
         visitor: &mut impl Visitor,
     ) -> Result<()> {
@@ -235,6 +240,10 @@ impl Walk<'_> {
             matches!(below, Found::Directory(..))
         };
         let identity = node.identity();
+        if !covered && !opaque {
+            stale_record::renew(&mut node, &name.name, &mut self.old)
+                .during("look below for", &path)?;
+        }
         visitor.directory(At { path: &path, covered, hides }, node, &mut self.old)?;
         self.old.enter();
         let covered = covered || covers;
