@@ -173,6 +173,7 @@ fn unpack(
     let mut tar = TarReader::new(tar, options.limits.clone(), split.is_some());
     let attach = Attach::new(options.namespace, options.ownership);
     let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
+    unpack.disinherit()?;
     let mut entries = 0;
     while let Some(entry) = tar.next()? {
         entries += 1;

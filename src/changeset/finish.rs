@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use rustix::io::Errno;
 
 use super::attributes::Given;
-use super::header::invalid;
 use super::tree::{Directory, Hidden, Node};
 use super::unpack::Unpack;
 use crate::error::{Context, Result};
-use crate::format::{Assumptions, LowerLink, opaque, whiteout};
+use crate::format::{Assumptions, opaque, whiteout};
 use crate::inode::Inode;
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
@@ -64,8 +63,7 @@ impl Unpack<'_> {
     }
 
     fn parent_hidden(&self, node: Node) -> Hidden {
-        let parent = self.tree.get(node).path.parent();
-        let parent = parent.and_then(|parent| self.tree.find(&parent));
+        let parent = self.tree.get(node).parent;
         parent.map_or(Hidden::No, |parent| self.tree.get(parent).hidden)
     }
 
@@ -74,8 +72,9 @@ impl Unpack<'_> {
     fn remove_hollow(&mut self, node: Node, unwritten: &mut Vec<LayerPath>) -> Result<bool> {
         let directory = self.tree.get(node);
         let (path, is_deleted) = (directory.path.clone(), directory.recreated);
-        let Some((parent, name)) = path.split() else { return Ok(false) };
-        let Some(parent) = self.tree.find(&parent) else { return Ok(false) };
+        let (Some(parent), Some(name)) = (directory.parent, path.file_name()) else {
+            return Ok(false);
+        };
         let dir = self.handle(parent)?;
         match dir.remove_dir(name) {
             Ok(()) => {}
@@ -92,63 +91,6 @@ impl Unpack<'_> {
             _ => {}
         }
         Ok(true)
-    }
-
-    /// Links whose targets came later; those that are not there at all are left to the stack.
-    fn late_links(&mut self) -> Result<Vec<LowerLink>> {
-        loop {
-            let pending = std::mem::take(&mut self.links);
-            if pending.is_empty() {
-                return Ok(Vec::new());
-            }
-            let before = pending.len();
-            let mut left = Vec::new();
-            for (name, target) in pending {
-                if !self.late_link(&name, &target)? {
-                    left.push(LowerLink { name, target });
-                }
-            }
-            // A link to a link may need another round.
-            if left.len() == before || left.is_empty() {
-                return self.leave(left);
-            }
-            self.links = left.into_iter().map(|link| (link.name, link.target)).collect();
-        }
-    }
-
-    fn late_link(&mut self, name: &LayerPath, target: &LayerPath) -> Result<bool> {
-        let Some((parent, last)) = name.split() else { return Ok(true) };
-        let Some(node) = self.existing_directory(&parent)? else { return Ok(true) };
-        self.link_now(node, last, name, target)
-            .map_err(|error| error.within(format!("hard link {name}")))
-    }
-
-    fn leave(&self, links: Vec<LowerLink>) -> Result<Vec<LowerLink>> {
-        for link in &links {
-            let is_made = || links.iter().any(|other| other.name == link.target);
-            if self.is_deleted(&link.target) && !is_made() {
-                let LowerLink { name, target } = link;
-                return Err(invalid(format!(
-                    "{name} is a hard link to {target}, which the same changeset deletes"
-                )));
-            }
-        }
-        Ok(links)
-    }
-
-    /// Whether this changeset hides whatever the layers below have at `path`.
-    fn is_deleted(&self, path: &LayerPath) -> bool {
-        let mut at = path.clone();
-        while let Some((parent, name)) = at.split() {
-            if let Some(node) = self.tree.find(&parent) {
-                let directory = self.tree.get(node);
-                if directory.opaque || directory.whiteouts.contains(name) {
-                    return true;
-                }
-            }
-            at = parent;
-        }
-        false
     }
 
     /// Writes the whiteouts of one directory, and drops those that mean nothing.

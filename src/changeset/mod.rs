@@ -19,6 +19,7 @@ mod export;
 mod finish;
 mod header;
 mod limits;
+mod links;
 mod new_tree;
 mod node;
 mod old_tree;

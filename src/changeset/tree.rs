@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::inode::{Inode, Timestamp};
 use crate::layer_path::LayerPath;
 
+/// The bytes of a path up to which it counts as one mark.
+const USUAL_PATH: u64 = 256;
+
 /// A directory's number; parents have smaller ones than what is beneath them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Node(u32);
@@ -18,6 +21,8 @@ pub(super) struct Node(u32);
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) path: LayerPath,
+    /// `None` for the root.
+    pub(super) parent: Option<Node>,
     /// What its own entry says; `None` while it is only implied.
     pub(super) attributes: Option<Attributes>,
     /// An opaque marker stands in it, or something else was in its place before.
@@ -64,7 +69,7 @@ impl Tree {
 
     /// A tree of the root alone, with room for `limit` directories and marks.
     pub(super) fn new(limit: u64) -> Self {
-        let root = Directory::new(LayerPath::root());
+        let root = Directory::new(LayerPath::root(), None);
         let by_path = HashMap::from([(LayerPath::root(), Self::ROOT)]);
         Self { directories: vec![root], by_path, marks: 0, limit }
     }
@@ -89,9 +94,9 @@ impl Tree {
 
     /// Adds the directory `name` beneath `parent`, where there is none of that name.
     pub(super) fn add(&mut self, parent: Node, path: LayerPath) -> Result<Node> {
-        self.count_mark()?;
+        self.count_mark(&path)?;
         let node = Node(u32::try_from(self.directories.len()).unwrap_or(u32::MAX));
-        self.directories.push(Directory::new(path.clone()));
+        self.directories.push(Directory::new(path.clone(), Some(parent)));
         self.by_path.insert(path, node);
         self.get_mut(parent).children.push(node);
         Ok(node)
@@ -99,14 +104,18 @@ impl Tree {
 
     /// Notes that a whiteout in `node` deletes `name`.
     pub(super) fn delete(&mut self, node: Node, name: &[u8]) -> Result<()> {
-        self.count_mark()?;
+        self.count(1)?;
         self.get_mut(node).whiteouts.insert(name.into());
         Ok(())
     }
 
-    /// Counts something that is held in memory.
-    pub(super) fn count_mark(&mut self) -> Result<()> {
-        self.marks += 1;
+    /// Counts something that is held in memory by its path; a long path counts for many.
+    pub(super) fn count_mark(&mut self, path: &LayerPath) -> Result<()> {
+        self.count(1 + path.as_bytes().len() as u64 / USUAL_PATH)
+    }
+
+    fn count(&mut self, marks: u64) -> Result<()> {
+        self.marks += marks;
         limits::check(self.marks, self.limit, "directories and marks in a changeset")
     }
 
@@ -138,9 +147,10 @@ impl Tree {
 }
 
 impl Directory {
-    fn new(path: LayerPath) -> Self {
+    fn new(path: LayerPath, parent: Option<Node>) -> Self {
         Self {
             path,
+            parent,
             attributes: None,
             opaque: false,
             recreated: false,

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::acl;
 use super::attributes::{Attach, Given};
 use super::content::write_content;
 use super::entry::{Body, Entry};
@@ -18,16 +19,20 @@ use super::split::SplitWriter;
 use super::tree::{Attributes, Node, Tree};
 use super::{ApplyLimits, Ownership};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::whiteout::{EntryName, PREFIX};
+use crate::format::whiteout::EntryName;
 use crate::inode::{Device, FileKind};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
+use crate::sys::inode_io;
 use crate::sys::remove::remove_tree;
-use crate::sys::xattr::Target;
+use crate::sys::xattr::{self, Target};
 
 /// How many symlinks one path may lead through, as in the kernel.
 const HOPS: usize = 40;
+
+/// The mode bit by which new files in a directory take its group.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// How many directories are kept open; deep or wide changesets reopen them.
 const OPEN_DIRECTORIES: usize = 8;
@@ -58,6 +63,18 @@ impl<'a> Unpack<'a> {
         let tree = Tree::new(limits.marks);
         let (links, handles) = (BTreeMap::new(), VecDeque::new());
         Self { root, tree, attach, split, links, content_bytes: 0, files: 0, limits, handles }
+    }
+
+    /// Takes from the layer directory what new files in it would inherit.
+    pub(super) fn disinherit(&self) -> Result<()> {
+        let root = LayerPath::root();
+        let own = self.root.descend(&root).during("open directory", &root)?;
+        let mode = own.stat_self().during("stat", &root)?.st_mode & 0o7777;
+        if mode & SET_GROUP_ID != 0 {
+            inode_io::chmod(Target::open(&own), mode & !SET_GROUP_ID)
+                .during("set mode of", &root)?;
+        }
+        xattr::remove(Target::open(&own), acl::DEFAULT).during("remove ACL of", &root)
     }
 
     /// Makes what an entry describes, or notes the mark that it is.
@@ -148,7 +165,6 @@ impl<'a> Unpack<'a> {
         tar: &mut TarReader<R>,
     ) -> Result<()> {
         if let Body::Link(target) = &entry.body {
-            let target = LayerPath::parse(target).map_err(as_data)?;
             return self.hard_link(parent, name, target);
         }
         let node = self.directory(parent)?;
@@ -276,7 +292,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// Makes the name, in place of one that is there already.
-    fn create<T>(
+    pub(super) fn create<T>(
         &mut self,
         dir: &Dir,
         name: &[u8],
@@ -303,7 +319,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// Takes away what an earlier entry of this changeset made.
-    fn clear(&mut self, dir: &Dir, name: &[u8], path: &LayerPath) -> Result<()> {
+    pub(super) fn clear(&mut self, dir: &Dir, name: &[u8], path: &LayerPath) -> Result<()> {
         if let Some(node) = self.tree.find(path) {
             self.tree.forget(node);
             let below: Vec<_> =
@@ -314,53 +330,6 @@ impl<'a> Unpack<'a> {
             Some(split) => split.move_away(dir, name, path.clone()),
             None => remove_tree(dir, name).during("replace", path),
         }
-    }
-
-    fn hard_link(&mut self, parent: &LayerPath, name: &[u8], target: LayerPath) -> Result<()> {
-        if target.components().any(|name| name.starts_with(PREFIX)) {
-            return Err(invalid(format!("a hard link to the whiteout {target}")));
-        }
-        let node = self.directory(parent)?;
-        let path = self.tree.get(node).path.join(name);
-        if target.is_root() {
-            return Err(invalid("a hard link to a directory".to_owned()));
-        }
-        if path == target {
-            return Err(invalid("a hard link to itself".to_owned()));
-        }
-        self.links.remove(&path);
-        if !self.link_now(node, name, &path, &target)? {
-            self.tree.count_mark()?;
-            self.links.insert(path, target);
-        }
-        Ok(())
-    }
-
-    /// Links to a file that is there; `false` where it is not.
-    pub(super) fn link_now(
-        &mut self,
-        node: Node,
-        name: &[u8],
-        path: &LayerPath,
-        target: &LayerPath,
-    ) -> Result<bool> {
-        let Some((target_parent, target_name)) = target.split() else { return Ok(false) };
-        let Some(target_node) = self.existing_directory(&target_parent)? else {
-            return Ok(false);
-        };
-        let physical = self.tree.get(target_node).path.join(target_name);
-        if self.tree.find(&physical).is_some() {
-            return Err(invalid(format!("a hard link to the directory {target}")));
-        }
-        if physical == *path {
-            return Err(invalid("a hard link to itself".to_owned()));
-        }
-        let (dir, from) = (self.handle(node)?, self.handle(target_node)?);
-        if from.stat_if_exists(target_name).during("stat", target)?.is_none() {
-            return Ok(false);
-        }
-        self.create(&dir, name, path, |dir| dir.make_link(name, &from, target_name))?;
-        Ok(true)
     }
 
     /// The directory at `path`, made where it is only implied; symlinks of this changeset are
@@ -413,10 +382,11 @@ impl<'a> Unpack<'a> {
                     limits::check(names.len(), self.limits.depth, "names in a path")?;
                 }
                 Err(Errno::INVAL) if missing == Missing::Leave => return Ok(None),
-                Err(Errno::INVAL) => {
-                    return Err(invalid(format!("{child} is no directory in this changeset")));
-                }
+                Err(Errno::INVAL) => return Err(no_directory(&child)),
                 Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::NOENT) if self.links.contains_key(&child) => {
+                    return Err(no_directory(&child));
+                }
                 Err(Errno::NOENT) => {
                     limits::check(
                         child.components().count(),
@@ -424,7 +394,6 @@ impl<'a> Unpack<'a> {
                         "names in a path",
                     )?;
                     dir.make_dir(&name, 0o700).during("create directory", &child)?;
-                    self.links.remove(&child);
                     node = self.tree.add(node, child)?;
                 }
                 Err(error) => return Err(error).during("look up", &child),
@@ -438,8 +407,13 @@ impl<'a> Unpack<'a> {
         if let Some((_, dir)) = self.handles.iter().find(|(open, _)| *open == node) {
             return Ok(Rc::clone(dir));
         }
-        let path = &self.tree.get(node).path;
-        let dir = Rc::new(self.root.descend_as_path(path).during("open directory", path)?);
+        let directory = self.tree.get(node);
+        let parent = self.handles.iter().find(|(open, _)| Some(*open) == directory.parent);
+        let opened = match (parent, directory.path.file_name()) {
+            (Some((_, parent)), Some(name)) => parent.child_as_path(name),
+            _ => self.root.descend_as_path(&directory.path),
+        };
+        let dir = Rc::new(opened.during("open directory", &directory.path)?);
         if self.handles.len() == OPEN_DIRECTORIES {
             self.handles.pop_back();
         }
@@ -460,7 +434,11 @@ fn attributes(entry: Entry) -> Attributes {
     Attributes { inode: entry.inode, atime: entry.atime, acls }
 }
 
+fn no_directory(path: &LayerPath) -> Error {
+    invalid(format!("{path} is no directory in this changeset"))
+}
+
 /// A path out of a changeset that makes no sense is bad data, not a bad argument.
-fn as_data(error: Error) -> Error {
+pub(super) fn as_data(error: Error) -> Error {
     invalid(error.to_string())
 }

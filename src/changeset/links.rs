@@ -1,0 +1,160 @@
+//! Hard links: made at once where their target is there, else at the end of the changeset.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::header::invalid;
+use super::tree::Node;
+use super::unpack::{Unpack, as_data};
+use crate::error::{Context, Result};
+use crate::format::LowerLink;
+use crate::format::whiteout::PREFIX;
+use crate::layer_path::LayerPath;
+
+impl Unpack<'_> {
+    /// Makes one more name of a file; where that is not there yet, notes that it is to be made.
+    pub(super) fn hard_link(
+        &mut self,
+        parent: &LayerPath,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<()> {
+        let target = LayerPath::parse(target).map_err(as_data)?;
+        if target.components().any(|name| name.starts_with(PREFIX)) {
+            return Err(invalid(format!("a hard link to the whiteout {target}")));
+        }
+        if target.is_root() {
+            return Err(invalid("a hard link to a directory".to_owned()));
+        }
+        let node = self.directory(parent)?;
+        let path = self.tree.get(node).path.join(name);
+        let target = self.physical(&target)?;
+        if target == path {
+            return Err(invalid("a hard link to itself".to_owned()));
+        }
+        if target.starts_with(&path) {
+            return Err(invalid("a hard link to a file beneath itself".to_owned()));
+        }
+        self.links.remove(&path);
+        if !self.link_now(node, name, &path, &target)? {
+            // What was there is replaced all the same.
+            let dir = self.handle(node)?;
+            if dir.stat_if_exists(name).during("stat", &path)?.is_some() {
+                self.clear(&dir, name, &path)?;
+            }
+            self.tree.count_mark(&path)?;
+            self.links.insert(path, target);
+        }
+        Ok(())
+    }
+
+    /// Where a path leads in what was made so far, when symlinks on the way are followed.
+    fn physical(&mut self, path: &LayerPath) -> Result<LayerPath> {
+        let Some((parent, name)) = path.split() else { return Ok(LayerPath::root()) };
+        Ok(match self.existing_directory(&parent)? {
+            Some(node) => self.tree.get(node).path.join(name),
+            None => path.clone(),
+        })
+    }
+
+    /// Links to a file that is there; `false` where it is not.
+    fn link_now(
+        &mut self,
+        node: Node,
+        name: &[u8],
+        path: &LayerPath,
+        target: &LayerPath,
+    ) -> Result<bool> {
+        let Some((target_parent, target_name)) = target.split() else { return Ok(false) };
+        let Some(target_node) = self.existing_directory(&target_parent)? else {
+            return Ok(false);
+        };
+        if self.tree.find(target).is_some() {
+            return Err(invalid(format!("a hard link to the directory {target}")));
+        }
+        let (dir, from) = (self.handle(node)?, self.handle(target_node)?);
+        if from.stat_if_exists(target_name).during("stat", target)?.is_none() {
+            return Ok(false);
+        }
+        self.create(&dir, name, path, |dir| dir.make_link(name, &from, target_name))?;
+        Ok(true)
+    }
+
+    /// Makes the links whose targets came later, and gives those whose target is not there at all,
+    /// sorted by name; they are left to the stack.
+    pub(super) fn late_links(&mut self) -> Result<Vec<LowerLink>> {
+        let names: Vec<LayerPath> = self.links.keys().cloned().collect();
+        let mut below = BTreeMap::new();
+        for name in names {
+            self.late_chain(name, &mut below)?;
+        }
+        let links: Vec<_> =
+            below.into_iter().map(|(name, target)| LowerLink { name, target }).collect();
+        for LowerLink { name, target } in &links {
+            if self.is_hidden(target)? {
+                return Err(invalid(format!(
+                    "{name} is a hard link to {target}, which the same changeset deletes"
+                )));
+            }
+        }
+        for link in &links {
+            // The link will hide what lies below its name; no whiteout has to.
+            if let Some((parent, name)) = link.name.split()
+                && let Some(node) = self.tree.find(&parent)
+            {
+                self.tree.get_mut(node).whiteouts.remove(name);
+            }
+        }
+        Ok(links)
+    }
+
+    /// Makes a link, after the link that it leads to, and so on; what leads to a file of a lower
+    /// layer is put into `below`.
+    fn late_chain(
+        &mut self,
+        name: LayerPath,
+        below: &mut BTreeMap<LayerPath, LayerPath>,
+    ) -> Result<()> {
+        let (mut chain, mut on_the_way) = (Vec::new(), HashSet::new());
+        let mut at = name;
+        while let Some(target) = self.links.remove(&at) {
+            let target = self.physical(&target)?;
+            on_the_way.insert(at.clone());
+            if on_the_way.contains(&target) {
+                return Err(invalid(format!("{at} is one of some hard links in a circle")));
+            }
+            chain.push((at, target.clone()));
+            at = target;
+        }
+        while let Some((name, target)) = chain.pop() {
+            let Some((parent, last)) = name.split() else { continue };
+            let Some(node) = self.existing_directory(&parent)? else { continue };
+            let made = self.link_now(node, last, &name, &target);
+            if !made.map_err(|error| error.within(format!("hard link {name}")))? {
+                let target = below.get(&target).cloned().unwrap_or(target);
+                below.insert(name, target);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this changeset hides whatever the layers below have at `path`.
+    fn is_hidden(&mut self, path: &LayerPath) -> Result<bool> {
+        let mut at = path.clone();
+        while let Some((parent, name)) = at.split() {
+            if let Some(node) = self.tree.find(&parent) {
+                let directory = self.tree.get(node);
+                if directory.opaque || directory.whiteouts.contains(name) {
+                    return Ok(true);
+                }
+                // A file of this changeset is in the way.
+                if self.tree.find(&at).is_none()
+                    && self.handle(node)?.stat_if_exists(name).during("stat", &at)?.is_some()
+                {
+                    return Ok(true);
+                }
+            }
+            at = parent;
+        }
+        Ok(false)
+    }
+}
