@@ -46,9 +46,11 @@ impl Entry {
     /// Understands a header and what was said before it. The map of a GNU sparse file, and that of
     /// pax format 1.0, is put in by the reader, which has to read on for it.
     pub(super) fn new(header: &Header, pax: &Records, long: GnuLong) -> Result<Self> {
-        let raw_path = match pax.path() {
-            Some(path) => path.to_vec(),
-            None => long.name.unwrap_or_else(|| header.name()),
+        // Where both are there, GNU's wins, as other readers of changesets have it.
+        let raw_path = match (long.name, pax.path()) {
+            (Some(name), _) => name,
+            (None, Some(path)) => path.to_vec(),
+            (None, None) => header.name(),
         };
         Self::describe(header, pax, long.link, raw_path.clone())
             .map_err(|error| error.within(format!("entry {:?}", raw_path.shown())))
@@ -64,15 +66,14 @@ impl Entry {
             Some(size) => size,
             None => header.size()?,
         };
-        let link = || match pax.link() {
-            Some(link) => link.to_vec(),
-            None => long_link.clone().unwrap_or_else(|| header.link()),
+        let link = || match (&long_link, pax.link()) {
+            (Some(link), _) => link.clone(),
+            (None, Some(link)) => link.to_vec(),
+            (None, None) => header.link(),
         };
         let (kind, body) = match header.kind() {
-            b'0' | 0 | b'7' | b'S' if header.kind() != b'S' && raw_path.ends_with(b"/") => {
-                // Before ustar a directory was a file whose name ends with a slash.
-                (FileKind::Directory, Body::Inode)
-            }
+            // Before ustar a directory was a file whose name ends with a slash.
+            0 if raw_path.ends_with(b"/") => (FileKind::Directory, Body::Inode),
             b'0' | 0 | b'7' | b'S' => (FileKind::Regular { size }, Body::Inode),
             b'1' => (FileKind::Regular { size: 0 }, Body::Link(link())),
             b'2' => (FileKind::Symlink { target: link() }, Body::Inode),
@@ -84,8 +85,14 @@ impl Entry {
         };
         // Only files have a payload, whatever the size of the others says.
         let payload = if kind.is_regular() && !matches!(body, Body::Link(_)) { size } else { 0 };
-        if matches!(&kind, FileKind::Symlink { target } if target.is_empty()) {
-            return Err(invalid("a symlink to nowhere".to_owned()));
+        match &kind {
+            FileKind::Symlink { target } if target.is_empty() => {
+                return Err(invalid("a symlink to nowhere".to_owned()));
+            }
+            FileKind::Symlink { target } if target.contains(&0) => {
+                return Err(invalid("a symlink whose target holds a NUL".to_owned()));
+            }
+            _ => {}
         }
         let mtime = match pax.time(b"mtime")? {
             Some(time) => time,
@@ -93,10 +100,14 @@ impl Entry {
         };
         let uid = id(pax.id(b"uid")?.map_or_else(|| header.uid(), Ok)?, "uid")?;
         let gid = id(pax.id(b"gid")?.map_or_else(|| header.gid(), Ok)?, "gid")?;
+        let xattrs = pax.xattrs();
+        if let Some(name) = xattrs.keys().find(|name| name.is_empty() || name.contains(&0)) {
+            return Err(invalid(format!("an attribute of the name {:?}", name.shown())));
+        }
         Ok(Self {
             raw_path,
             body,
-            inode: Inode { kind, mode: header.mode()?, uid, gid, mtime, xattrs: pax.xattrs() },
+            inode: Inode { kind, mode: header.mode()?, uid, gid, mtime, xattrs },
             atime: pax.time(b"atime")?,
             acl_access: pax.acl("access").map(<[u8]>::to_vec),
             acl_default: pax.acl("default").map(<[u8]>::to_vec),

@@ -42,6 +42,8 @@ mod field {
     pub(super) const PREFIX: Range<usize> = 345..500;
     pub(super) const STAR_PREFIX: Range<usize> = 345..476;
     pub(super) const STAR_TRAILER: Range<usize> = 508..512;
+    pub(super) const GNU_ATIME: Range<usize> = 345..357;
+    pub(super) const GNU_CTIME: Range<usize> = 357..369;
     pub(super) const GNU_SPARSE: Range<usize> = 386..482;
     pub(super) const GNU_EXTENDED: usize = 482;
     pub(super) const GNU_REAL_SIZE: Range<usize> = 483..495;
@@ -103,10 +105,22 @@ impl Header {
         let prefix = match self.flavour() {
             Flavour::Posix => self.text(field::PREFIX),
             Flavour::Star => self.text(field::STAR_PREFIX),
+            // GNU has times there. What is neither a time nor empty was put there by writers that
+            // mixed up the two formats, Go's before 1.8 among them.
+            Flavour::Gnu if !self.has_gnu_times() => {
+                Some(self.text(field::PREFIX)).filter(|prefix| prefix.is_ascii()).unwrap_or(b"")
+            }
             Flavour::V7 | Flavour::Gnu => b"",
         };
         let name = self.text(field::NAME);
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+    }
+
+    fn has_gnu_times(&self) -> bool {
+        [field::GNU_ATIME, field::GNU_CTIME].iter().all(|range| {
+            let bytes = self.bytes(range.clone());
+            bytes.first() == Some(&0) || number(bytes).is_some()
+        })
     }
 
     /// What a link points to.

@@ -55,6 +55,12 @@ impl Records {
         self
     }
 
+    /// How many bytes of memory they take.
+    pub(super) fn bytes(&self) -> u64 {
+        let values = self.values.iter().map(|(key, value)| key.len() + value.len());
+        values.sum::<usize>() as u64 + 16 * self.sparse.len() as u64
+    }
+
     fn get(&self, key: &[u8]) -> Option<&[u8]> {
         // An empty value means "as though it were not there".
         self.values.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read};
 
-use super::entry::{Entry, GnuLong};
+use super::entry::{Body, Entry, GnuLong};
 use super::header::{BLOCK, Header, gnu_sparse_block, invalid};
 use super::limits::{self, ApplyLimits};
 use super::pax::Records;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::inode::FileKind;
 
 /// How much is read at once; also the largest slice of payload that is handed out.
 const BUFFER: usize = 256 << 10;
@@ -96,16 +97,21 @@ impl<R: Read> TarReader<R> {
         match header.kind() {
             b'x' | b'X' => {
                 let payload = self.extension(header, prelude)?;
+                // Of several the last counts, as other readers of changesets have it.
+                prelude.pax = Records::default();
                 prelude.pax.read(&payload, self.limits.sparse_runs)?;
             }
             b'g' => {
-                let payload = self.extension(header, prelude)?;
-                self.globals.read(&payload, self.limits.sparse_runs)?;
                 // Nothing has to follow a global header.
-                prelude.seen = false;
+                let seen = prelude.seen;
+                let payload = self.extension(header, prelude)?;
+                prelude.seen = seen;
+                self.globals.read(&payload, self.limits.sparse_runs)?;
+                let limit = self.limits.header_bytes;
+                limits::check(self.globals.bytes(), limit, "bytes of global headers")?;
             }
-            b'L' => prelude.long.name = Some(c_string(self.extension(header, prelude)?)),
-            b'K' => prelude.long.link = Some(c_string(self.extension(header, prelude)?)),
+            b'L' => prelude.long.name = c_string(self.extension(header, prelude)?),
+            b'K' => prelude.long.link = c_string(self.extension(header, prelude)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -133,21 +139,21 @@ impl<R: Read> TarReader<R> {
     fn entry(&mut self, header: &Header, prelude: Prelude) -> Result<Entry> {
         let pax = prelude.pax.over(&self.globals);
         let mut entry = Entry::new(header, &pax, prelude.long)?;
-        let path = entry.raw_path.len().max(match &entry.body {
-            super::entry::Body::Link(target) => target.len(),
+        let target = match (&entry.body, &entry.inode.kind) {
+            (Body::Link(target), _) | (_, FileKind::Symlink { target }) => target.len(),
             _ => 0,
-        });
+        };
+        let path = entry.raw_path.len().max(target);
         limits::check(path, self.limits.path_bytes, "bytes in a path")?;
         self.remaining = entry.payload;
         self.padding = padding_of(entry.payload);
-        if entry.inode.kind.is_regular() {
-            self.read_sparse(header, &pax, &mut entry)?;
+        if matches!((&entry.body, &entry.inode.kind), (Body::Inode, FileKind::Regular { .. })) {
+            self.read_sparse(header, &pax, &mut entry)
+                .map_err(|error| error.within(format!("entry {:?}", entry.raw_path.shown())))?;
         }
-        let size = match entry.inode.kind {
-            crate::inode::FileKind::Regular { size } => size,
-            _ => 0,
-        };
-        limits::check(size, self.limits.file_bytes, "bytes in a file")?;
+        if let FileKind::Regular { size } = entry.inode.kind {
+            limits::check(size, self.limits.file_bytes, "bytes in a file")?;
+        }
         Ok(entry)
     }
 
@@ -191,6 +197,10 @@ impl<R: Read> TarReader<R> {
             used += BLOCK as u64;
             for &byte in &block {
                 if byte != b'\n' {
+                    // No number has more digits, whatever the payload holds.
+                    if digits.len() == 20 {
+                        return Err(invalid("malformed map of a sparse file".to_owned()));
+                    }
                     digits.push(byte);
                     continue;
                 }
@@ -348,11 +358,12 @@ fn padding_of(size: u64) -> usize {
     usize::try_from((block - size % block) % block).unwrap_or(0)
 }
 
-fn c_string(mut payload: Vec<u8>) -> Vec<u8> {
+/// A name up to its NUL; an empty one says nothing.
+fn c_string(mut payload: Vec<u8>) -> Option<Vec<u8>> {
     if let Some(end) = payload.iter().position(|&byte| byte == 0) {
         payload.truncate(end);
     }
-    payload
+    Some(payload).filter(|name| !name.is_empty())
 }
 
 fn truncated(place: &str) -> Error {
