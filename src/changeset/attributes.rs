@@ -5,7 +5,6 @@ use rustix::io::Errno;
 use super::Ownership;
 use super::acl;
 use super::entry::Entry;
-use super::header::invalid;
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::format::Namespace;
 use crate::format::override_stat::{self, OverrideStat};
@@ -105,12 +104,10 @@ impl Attach {
 
     /// The mode to create a regular file with.
     pub(super) fn creation_mode(&self, entry: &Entry) -> u32 {
-        // Attributes cannot be set by its owner on a file that is read-only.
-        if entry.inode.xattrs.is_empty() && self.ownership == Ownership::Exact {
-            entry.inode.mode & 0o777
-        } else {
-            0o600
-        }
+        // Attributes cannot be set by its owner on a file that is read-only, and an ACL changes the
+        // mode.
+        let plain = entry.inode.xattrs.is_empty() && entry.acl_access.is_none();
+        if plain && self.ownership == Ownership::Exact { entry.inode.mode & 0o777 } else { 0o600 }
     }
 
     /// Gives a file what its entry says. Owner before attributes, since a new owner clears
@@ -130,7 +127,7 @@ impl Attach {
             let value = OverrideStat::of(given.inode).encode();
             xattr::set(target, override_stat::NAME, &value).during("record owner of", path)?;
         }
-        self.attributes(target, path, given)?;
+        self.attributes(target, path, given, recorded)?;
         if !is_symlink {
             self.permit(target, path, given)?;
         }
@@ -160,8 +157,14 @@ impl Attach {
         target: Target<'_>,
         path: &LayerPath,
         given: &Given<'_>,
+        recorded: bool,
     ) -> Result<()> {
         for (name, value) in &given.inode.xattrs {
+            // What is recorded here is no business of the changeset's.
+            if recorded && name == override_stat::NAME {
+                self.note(path, &name.shown());
+                continue;
+            }
             let stored = self.namespace.escape(name);
             self.attribute(target, path, &stored, value)?;
         }
@@ -170,9 +173,11 @@ impl Attach {
             if given.inode.xattrs.contains_key(name) {
                 continue;
             }
-            let value = acl::encode(text)
-                .ok_or_else(|| invalid(format!("malformed ACL {:?} of {path}", text.shown())))?;
-            self.attribute(target, path, name, &value)?;
+            match acl::encode(text) {
+                Some(value) => self.attribute(target, path, name, &value)?,
+                // Names of users are never looked up, so an ACL that has no ids cannot be kept.
+                None => self.note(path, &name.shown()),
+            }
         }
         Ok(())
     }

@@ -296,7 +296,7 @@ pub fn reassemble(
                 copy_run(&file, (0, size), &mut out, &path)?;
             }
             Record::Runs { path, runs } => {
-                let end = runs.last().map_or(0, |(offset, length)| offset + length);
+                let end = runs.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
                 let file = source.open(&path, references, end)?;
                 references += 1;
                 for run in runs {
@@ -373,7 +373,8 @@ impl Source<'_> {
 
 fn open_beneath(dir: &Dir, path: &LayerPath) -> crate::sys::dir::SysResult<File> {
     let (parent, name) = path.split().ok_or(rustix::io::Errno::ISDIR)?;
-    dir.descend_as_path(&parent)?.open(name, OFlags::RDONLY, 0)
+    // A FIFO that came in the file's place is not waited for.
+    dir.descend_as_path(&parent)?.open(name, OFlags::RDONLY | OFlags::NONBLOCK, 0)
 }
 
 fn damaged(path: &LayerPath, how: &str) -> Error {
