@@ -60,10 +60,10 @@ impl Compression {
         Ok(Decoder(match self {
             Self::None => Decoding::Plain(reader),
             #[cfg(feature = "gzip")]
-            Self::Gzip => Decoding::Gzip(Box::new(gzip::Members::new(reader))),
+            Self::Gzip => Decoding::Gzip(Box::new(gzip::Members::new(Below(reader)))),
             #[cfg(feature = "zstd")]
             Self::Zstd => Decoding::Zstd(
-                zstd::stream::read::Decoder::new(reader).during("start", "zstd decoder")?,
+                zstd::stream::read::Decoder::new(Below(reader)).during("start", "zstd decoder")?,
             ),
             #[cfg(not(all(feature = "gzip", feature = "zstd")))]
             other => return Err(other.missing()),
@@ -130,9 +130,45 @@ pub struct Decoder<R: Read>(Decoding<R>);
 enum Decoding<R: Read> {
     Plain(R),
     #[cfg(feature = "gzip")]
-    Gzip(Box<gzip::Members<R>>),
+    Gzip(Box<gzip::Members<Below<R>>>),
     #[cfg(feature = "zstd")]
-    Zstd(zstd::stream::read::Decoder<'static, io::BufReader<R>>),
+    Zstd(zstd::stream::read::Decoder<'static, io::BufReader<Below<R>>>),
+}
+
+/// What is below a decoder; marks its errors, so that they are told from the decoder's own.
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+struct Below<R>(R);
+
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+impl<R: Read> Read for Below<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| io::Error::new(error.kind(), FromBelow(error)))
+    }
+}
+
+/// An error of what is below a decoder, on its way through it.
+#[derive(Debug)]
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+struct FromBelow(io::Error);
+
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+impl fmt::Display for FromBelow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+impl std::error::Error for FromBelow {}
+
+/// An error as what is below had it, or one of the decoder, which means that the data is damaged.
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+fn told_apart(error: io::Error) -> io::Error {
+    match error.downcast::<FromBelow>() {
+        Ok(FromBelow(error)) => error,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => error,
+        Err(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
 }
 
 impl<R: Read> Read for Decoder<R> {
@@ -140,9 +176,9 @@ impl<R: Read> Read for Decoder<R> {
         match &mut self.0 {
             Decoding::Plain(reader) => reader.read(buffer),
             #[cfg(feature = "gzip")]
-            Decoding::Gzip(members) => members.read(buffer),
+            Decoding::Gzip(members) => members.read(buffer).map_err(told_apart),
             #[cfg(feature = "zstd")]
-            Decoding::Zstd(frames) => frames.read(buffer),
+            Decoding::Zstd(frames) => frames.read(buffer).map_err(told_apart),
         }
     }
 }
@@ -329,6 +365,25 @@ mod tests {
                 let spoilt = [&pack(how, b"data"), garbage].concat();
                 assert!(unpack(&spoilt).is_err(), "{how} {garbage:?}");
             }
+        }
+    }
+
+    #[test]
+    fn damage_is_told_from_a_source_that_fails() {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::from_raw_os_error(5))
+            }
+        }
+        for how in BOTH {
+            let mut packed = pack(how, &b"overlay ".repeat(1_000));
+            let half = packed.len() / 2;
+            let mut cut = how.decoder(packed[..half].chain(Failing)).unwrap();
+            let error = cut.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(5), "{how}");
+            packed[half..].fill(0xa5);
+            assert_eq!(unpack(&packed).unwrap_err().kind(), io::ErrorKind::InvalidData, "{how}");
         }
     }
 
