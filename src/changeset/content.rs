@@ -52,15 +52,17 @@ fn data_runs(piece: &[u8], offset: u64) -> Vec<(u64, &[u8])> {
     let mut runs = Vec::new();
     // Where the current run of data began, and where the current zeros.
     let (mut data, mut zeros) = (0, None);
+    // The first step ends where a block of the file does.
     let lead = usize::try_from(offset % GRAIN as u64).unwrap_or(0);
-    let mut at = (GRAIN - lead) % GRAIN;
+    let mut at = 0;
     let mut close = |data: usize, end: usize| {
         if let Some(bytes) = piece.get(data..end).filter(|bytes| !bytes.is_empty()) {
             runs.push((offset + data as u64, bytes));
         }
     };
     while at < piece.len() {
-        let end = (at + GRAIN).min(piece.len());
+        let step = if at == 0 { GRAIN - lead } else { GRAIN };
+        let end = (at + step).min(piece.len());
         let is_zero = piece.get(at..end).is_some_and(is_zero);
         match (is_zero, zeros) {
             (true, None) => zeros = Some(at),
@@ -119,6 +121,7 @@ mod tests {
         assert!(found.iter().skip(1).all(|(at, _)| at % 4096 == 0), "{found:?}");
         assert_eq!(found.iter().map(|(_, length)| length).sum::<usize>(), 4096 + 100 + 4096);
         assert_eq!(runs(&vec![0; 64 << 10], 0), []);
+        assert_eq!(runs(&vec![0; 64 << 10], 96), []);
         assert_eq!(runs(&[0; 100], 0), [(0, 100)]);
         assert_eq!(runs(b"", 0), []);
     }
