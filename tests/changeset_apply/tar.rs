@@ -131,6 +131,11 @@ impl Entry {
         bytes
     }
 
+    /// Zeros behind the payload.
+    pub(crate) fn padding(&self) -> usize {
+        self.payload.len().next_multiple_of(BLOCK) - self.payload.len()
+    }
+
     fn header(&self) -> [u8; BLOCK] {
         let mut header = [0; BLOCK];
         let mut put = |offset: usize, bytes: &[u8]| {
