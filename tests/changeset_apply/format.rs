@@ -232,7 +232,13 @@ fn is_clean_end(entries: &[Entry], length: usize) -> bool {
 fn e31_truncated_at_every_byte() {
     let test = "e31_truncated_at_every_byte";
     let Some(memory) = memory(test, &[]) else { return };
-    let (_, sparse) = sparse_files().swap_remove(3);
+    let mut map = b"1\n4096\n3\n".to_vec();
+    map.resize(BLOCK, 0);
+    map.extend(b"abc");
+    let sparse = file("sparse", map)
+        .pax("GNU.sparse.major", "1")
+        .pax("GNU.sparse.minor", "0")
+        .pax("GNU.sparse.realsize", "20000");
     let entries = [
         file("f", "content"),
         dir("d"),

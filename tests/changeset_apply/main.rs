@@ -14,7 +14,10 @@
 )]
 
 mod attributes;
+mod failures;
 mod format;
+mod hostile;
+mod limits;
 mod marks;
 mod names;
 mod run;

@@ -228,10 +228,6 @@ fn e16_deep_paths_and_endless_headers() {
     bytes_refused(test, &tar(&[dir(deep(10_000))]), limit, "names in a path");
     bytes_refused(test, &tar(&[link("l", deep(40_000))]), limit, "bytes in a path");
     bytes_refused(test, &tar(&[symlink("l", "t".repeat(70_000))]), limit, "bytes in a path");
-    // A symlink that leads ever deeper.
-    let mut entries = vec![dir(deep(1_500)), symlink("l", deep(1_500))];
-    entries.push(file(format!("l/{}/f", deep(600)), "x"));
-    bytes_refused(test, &tar(&entries), limit, "names in a path");
     let endless = Entry::new(b'x', "PaxHeader").size(1 << 40);
     bytes_refused(test, &open_tar(&[endless]), limit, "extended headers");
     let endless = Entry::new(b'L', "LongLink").size(1 << 40);

@@ -202,6 +202,9 @@ pub(crate) fn memory(test: &str, options: &[(&str, &str)]) -> Option<Dir> {
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
         fsopen,
     };
+    if !root(test) {
+        return None;
+    }
     let made = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
         for (key, value) in options {
             fsconfig_set_string(&context, *key, *value)?;
