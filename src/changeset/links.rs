@@ -87,24 +87,22 @@ impl Unpack<'_> {
         for name in names {
             self.late_chain(name, &mut below)?;
         }
-        let links: Vec<_> =
-            below.into_iter().map(|(name, target)| LowerLink { name, target }).collect();
-        for LowerLink { name, target } in &links {
-            if self.is_hidden(target)? {
+        for (name, target) in &below {
+            if self.is_hidden(target, &below)? {
                 return Err(invalid(format!(
                     "{name} is a hard link to {target}, which the same changeset deletes"
                 )));
             }
         }
-        for link in &links {
+        for name in below.keys() {
             // The link will hide what lies below its name; no whiteout has to.
-            if let Some((parent, name)) = link.name.split()
+            if let Some((parent, name)) = name.split()
                 && let Some(node) = self.tree.find(&parent)
             {
                 self.tree.get_mut(node).whiteouts.remove(name);
             }
         }
-        Ok(links)
+        Ok(below.into_iter().map(|(name, target)| LowerLink { name, target }).collect())
     }
 
     /// Makes a link, after the link that it leads to, and so on; what leads to a file of a lower
@@ -137,10 +135,18 @@ impl Unpack<'_> {
         Ok(())
     }
 
-    /// Whether this changeset hides whatever the layers below have at `path`.
-    fn is_hidden(&mut self, path: &LayerPath) -> Result<bool> {
+    /// Whether this changeset, with the links that are left out, hides whatever the layers below
+    /// have at `path`.
+    fn is_hidden(
+        &mut self,
+        path: &LayerPath,
+        links: &BTreeMap<LayerPath, LayerPath>,
+    ) -> Result<bool> {
         let mut at = path.clone();
         while let Some((parent, name)) = at.split() {
+            if links.contains_key(&at) {
+                return Ok(true);
+            }
             if let Some(node) = self.tree.find(&parent) {
                 let directory = self.tree.get(node);
                 if directory.opaque || directory.whiteouts.contains(name) {

@@ -169,9 +169,12 @@ impl<'a> Unpack<'a> {
         }
         let node = self.directory(parent)?;
         let path = self.tree.get(node).path.join(name);
-        self.links.remove(&path);
+        let waited = self.links.remove(&path).is_some();
         if entry.inode.kind.is_directory() {
-            return self.make_directory(node, name, path, entry);
+            let made = self.make_directory(node, name, path, entry)?;
+            // A hard link that waits for its target hides a directory below as one that is there.
+            self.tree.get_mut(made).opaque |= waited;
+            return Ok(());
         }
         let dir = self.handle(node)?;
         self.files += 1;
@@ -232,7 +235,7 @@ impl<'a> Unpack<'a> {
         name: &[u8],
         path: LayerPath,
         entry: Entry,
-    ) -> Result<()> {
+    ) -> Result<Node> {
         let node = match self.tree.find(&path) {
             Some(node) => node,
             None => {
@@ -253,7 +256,7 @@ impl<'a> Unpack<'a> {
             }
         };
         self.tree.get_mut(node).attributes = Some(attributes(entry));
-        Ok(())
+        Ok(node)
     }
 
     fn make_file<R: Read>(
