@@ -19,6 +19,7 @@ mod format;
 mod hostile;
 mod limits;
 mod marks;
+mod model;
 mod names;
 mod run;
 mod tar;

@@ -166,6 +166,8 @@ fn e10_a_hard_link_to_a_whiteout() {
         vec![mark("d/.wh..wh..opq"), link("l", "d/f")],
         vec![mark(".wh..wh..opq"), link("l", "d/f")],
         vec![link("l", "m"), mark(".wh.x"), link("m", "x")],
+        vec![file("f", "1"), link("l", "f/x")],
+        vec![link("l", "m/x"), link("m", "x")],
     ] {
         refused(test, &entries, "deletes");
     }
@@ -340,6 +342,8 @@ fn e23_entries_that_replace_each_other() {
     gives(test, &[d.clone(), file("n/m/x", "1"), link("late", "n/m/x"), f.clone()], "late=1 n=old");
     // A link that waits for its target, replaced, or in a directory that is.
     gives(test, &[link("n", "t"), f.clone(), file("t", "x")], "n=old t=x");
+    gives(test, &[link("n", "t"), d.clone(), file("t", "x")], "n/! t=x");
+    gives(test, &[f.clone(), link("n", "t"), file("t", "x")], "n=x t=>n");
     gives(test, &[d.clone(), link("n/l", "t"), f.clone(), file("t", "x")], "n=old t=x");
     gives(
         test,
