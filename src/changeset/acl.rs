@@ -34,6 +34,15 @@ pub(super) fn encode(text: &[u8]) -> Option<Vec<u8>> {
     Some(value)
 }
 
+/// The permissions of the mask in an ACL as the kernel has it; `None` where it has no mask.
+pub(super) fn mask(value: &[u8]) -> Option<u32> {
+    let entries = value.get(4..)?.chunks_exact(8);
+    entries.into_iter().find_map(|entry| match entry {
+        [0x10, 0, permissions, ..] => Some(u32::from(permissions & 7)),
+        _ => None,
+    })
+}
+
 fn entry(line: &str) -> Option<(u16, u32, u16)> {
     let line = line.strip_prefix("default:").unwrap_or(line);
     let mut fields = line.split(':').map(str::trim);
@@ -86,5 +95,8 @@ mod tests {
         assert_eq!(encode(b"user:1001:rw-"), encode(b"user:x:rw-:1001"));
         assert_eq!(encode(b"user:lisa:rw-"), None);
         assert_eq!(encode(b"nobody::rw-"), None);
+        assert_eq!(mask(&value), Some(5));
+        assert_eq!(mask(&encode(b"user::rwx,group::r-x,other::r-x").unwrap()), None);
+        assert_eq!(mask(b"\x02\0"), None);
     }
 }

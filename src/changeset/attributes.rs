@@ -123,13 +123,14 @@ impl Attach {
         if self.ownership == Ownership::Exact {
             self.own(target, path, given.inode)?;
         }
+        let mode = mode_of(given);
         if recorded && !is_symlink {
-            let value = OverrideStat::of(given.inode).encode();
+            let value = OverrideStat { mode, ..OverrideStat::of(given.inode) }.encode();
             xattr::set(target, override_stat::NAME, &value).during("record owner of", path)?;
         }
         self.attributes(target, path, given, recorded)?;
         if !is_symlink {
-            self.permit(target, path, given)?;
+            self.permit(target, path, given, mode)?;
         }
         let mtime = given.inode.mtime;
         inode_io::set_times(target, given.atime.unwrap_or(mtime), mtime)
@@ -199,14 +200,18 @@ impl Attach {
         }
     }
 
-    fn permit(&self, target: Target<'_>, path: &LayerPath, given: &Given<'_>) -> Result<()> {
+    fn permit(
+        &self,
+        target: Target<'_>,
+        path: &LayerPath,
+        given: &Given<'_>,
+        mode: u32,
+    ) -> Result<()> {
         let mode = match self.ownership {
-            Ownership::Exact => given.inode.mode,
+            Ownership::Exact => mode,
             // Kept accessible to the one user who has the store; the real mode is recorded.
-            Ownership::Recorded if given.inode.kind.is_directory() => {
-                given.inode.mode & 0o777 | 0o700
-            }
-            Ownership::Recorded => given.inode.mode & 0o777 | 0o600,
+            Ownership::Recorded if given.inode.kind.is_directory() => mode & 0o777 | 0o700,
+            Ownership::Recorded => mode & 0o777 | 0o600,
         };
         if given.created_mode.is_some_and(|created| created & !self.umask == mode) {
             return Ok(());
@@ -220,6 +225,18 @@ impl Attach {
             self.unkept.push(Unkept { path: path.clone(), what: what.to_owned() });
         }
     }
+}
+
+/// The mode that an entry means. The group's bits of a file with an ACL are the ACL's mask, and would
+/// set it; not all writers put it there.
+fn mode_of(given: &Given<'_>) -> u32 {
+    let mode = given.inode.mode;
+    let mask = match (given.inode.xattrs.get(acl::ACCESS), given.acls) {
+        (Some(value), _) => acl::mask(value),
+        (None, [Some(text), _]) => acl::encode(text).and_then(|value| acl::mask(&value)),
+        (None, [None, _]) => None,
+    };
+    mask.map_or(mode, |mask| mode & !0o070 | mask << 3)
 }
 
 /// The process's umask, without changing it; where it cannot be told, one that masks all.
