@@ -24,3 +24,4 @@ mod names;
 mod run;
 mod tar;
 mod tree;
+mod writers;
