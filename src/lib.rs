@@ -83,6 +83,7 @@ mod error;
 mod id_map;
 mod inode;
 mod layer_path;
+mod namespace;
 mod watch;
 
 mod format;
@@ -115,10 +116,11 @@ pub use driver::{
     Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use format::{Assumptions, LowerLink, Namespace};
+pub use format::{Assumptions, LowerLink};
 pub use id_map::{IdMap, IdRange};
 pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;
+pub use namespace::Namespace;
 pub use store::{ContainerId, LayerKey, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;

@@ -14,9 +14,9 @@ use super::mount::Context as Overlay;
 use super::xattr::{self, Target};
 use super::{mount, remove, userns};
 use crate::error::{Context, Error, Result};
-use crate::format::Namespace;
 use crate::id_map::IdMap;
 use crate::inode::Device;
+use crate::namespace::Namespace;
 
 /// What can be done in a directory, here and now; found out by doing it.
 ///

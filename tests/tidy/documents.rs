@@ -59,7 +59,7 @@ fn the_readme_says_how_to_start() {
     let readme = fs::read_to_string(project().join("README.md"))
         .unwrap_or_else(|error| panic!("README.md: {error}"));
     assert_eq!(missing_commands(&readme), [""; 0]);
-    assert!(project().join("examples/quickstart.rs").is_file());
+    assert!(project().join("examples/quickstart/main.rs").is_file());
 }
 
 #[test]

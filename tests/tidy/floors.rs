@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("error", 0),
     ("digest", 1),
     ("layer_path", 1),
+    ("namespace", 1),
     ("inode", 1),
     ("id_map", 1),
     ("watch", 1),

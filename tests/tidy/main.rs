@@ -32,7 +32,7 @@ impl Source {
 
     fn is_test(&self) -> bool {
         !self.path.starts_with("src/")
-            || self.path.ends_with("/tests.rs")
+            || ["/tests.rs", "_tests.rs", "/fixture.rs"].iter().any(|end| self.path.ends_with(end))
             || self.path.contains("/tests/")
     }
 
