@@ -307,9 +307,8 @@ mod gzip {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "gzip", feature = "zstd"))]
 mod tests {
-    #![cfg(all(feature = "gzip", feature = "zstd"))]
-
     use super::*;
 
     const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];

@@ -13,7 +13,8 @@ use super::unpack::Unpack;
 use crate::compression::Compression;
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
-use crate::format::{Assumptions, Namespace};
+use crate::format::Assumptions;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::watch::{Phase, Progress, Watch};
 

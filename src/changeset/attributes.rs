@@ -6,10 +6,10 @@ use super::Ownership;
 use super::acl;
 use super::entry::Entry;
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
-use crate::format::Namespace;
 use crate::format::override_stat::{self, OverrideStat};
 use crate::inode::{FileKind, Inode, Timestamp};
 use crate::layer_path::LayerPath;
+use crate::namespace::Namespace;
 use crate::sys::inode_io;
 use crate::sys::xattr::{self, Target};
 

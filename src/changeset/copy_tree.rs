@@ -8,9 +8,9 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result, Subject};
-use crate::format::Namespace;
 use crate::inode::{Inode, Timestamp};
 use crate::layer_path::LayerPath;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::copy;
 use crate::sys::dir::{SysResult, device_of, type_of};

@@ -6,12 +6,12 @@ use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::options::Recorded;
-use crate::format::Namespace;
 use crate::format::opaque::Opaque;
 use crate::format::override_stat::{self, OverrideStat};
 use crate::format::whiteout;
 use crate::format::xattr_name::mark;
 use crate::inode::{FileKind, Inode, Timestamp, Xattrs};
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::{Kind, SysResult, mtime_of, type_of};
 use crate::sys::inode_io;

@@ -9,10 +9,10 @@ use super::options::{DiffOptions, DiffSummary, RootEntry, Times, View};
 use super::tar_writer::{TarWriter, changed};
 use super::walk::{At, Deletions, Visitor};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::Namespace;
 use crate::format::whiteout::{self, EntryName};
 use crate::inode::{FileKind, Inode, Timestamp};
 use crate::layer_path::LayerPath;
+use crate::namespace::Namespace;
 
 /// Writes what it is told of.
 pub(super) struct Packer<'a> {

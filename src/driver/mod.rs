@@ -38,7 +38,7 @@ use std::path::Path;
 
 use crate::changeset::Ownership;
 use crate::error::Result;
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 use crate::store::{Access, Store, StoreOptions};
 use crate::sys::durable::Durability;
 use crate::sys::probe::{self, KernelFeatures};

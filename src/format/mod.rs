@@ -12,4 +12,3 @@ pub(crate) mod whiteout;
 pub(crate) mod xattr_name;
 
 pub use assumptions::{Assumptions, LowerLink};
-pub use xattr_name::Namespace;

@@ -1,6 +1,7 @@
 //! The `opaque` mark of a directory.
 
-use super::xattr_name::{Namespace, mark};
+use super::xattr_name::mark;
+use crate::namespace::Namespace;
 use crate::sys::dir::SysResult;
 use crate::sys::xattr::{self, Target};
 

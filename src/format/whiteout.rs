@@ -3,9 +3,10 @@
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::xattr_name::{Namespace, mark};
+use super::xattr_name::mark;
 use crate::error::{Error, ErrorKind, Result, Subject};
 use crate::inode::Device;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::{SysResult, device_of, type_of};
 use crate::sys::xattr::{self, Target};

@@ -1,7 +1,5 @@
 //! The names of overlayfs's extended attributes, without their namespace.
 
-pub use crate::namespace::Namespace;
-
 /// The kernel's private attributes, without their namespace.
 pub(crate) mod mark {
     /// On a directory: `y` hides what lies below, `x` says that it may hold xattr whiteouts.

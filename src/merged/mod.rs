@@ -51,8 +51,8 @@ use std::sync::{Arc, Mutex};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::Namespace;
 use crate::format::lookup::Stack;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 use crate::sys::durable::Durability;

@@ -1,6 +1,6 @@
 //! What can be chosen of a mount.
 
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 
 /// How a stack is mounted. The defaults are the safe ones: redirects are neither followed nor
 /// written, and everything is synced when it is unmounted.

@@ -2,7 +2,7 @@
 
 use super::options::{MountAccess, MountOptions, of_overlay};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 
 /// The most lower layers that overlayfs takes (`OVL_MAX_STACK`).
 pub const MAX_LAYERS: usize = 500;

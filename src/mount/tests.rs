@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests make and move layers from outside")]
 use super::*;
 use crate::error::ErrorKind;
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use std::path::{Path, PathBuf};
 

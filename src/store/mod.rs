@@ -61,7 +61,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::durable::Durability;
 use layout::{CONTAINERS, LAYERS, Object};

@@ -11,7 +11,7 @@ use super::layout::{STORE_FILE, TOP, VERSION};
 use super::record::{self, StoreRecord, StoreVersion};
 use super::{Inner, Store};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::Namespace;
+use crate::namespace::Namespace;
 use crate::sys::dir::SysResult;
 use crate::sys::durable::Durability;
 use crate::sys::durable::temporary_name;

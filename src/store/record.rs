@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::layout::{ContainerId, LayerKey};
 use crate::digest::{ChainId, DiffId, Digest};
-use crate::format::{Assumptions, Namespace};
+use crate::format::Assumptions;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 

@@ -136,7 +136,8 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn test_module_start(text: &str) -> usize {
     let lines: Vec<_> = text.lines().collect();
     let starts = |index: &usize| {
-        let next = lines.get(index + 1).copied().unwrap_or("");
+        let after = lines.get(index + 1..).unwrap_or_default();
+        let next = after.iter().find(|line| !line.starts_with("#[")).copied().unwrap_or("");
         let for_tests =
             ["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|cfg| lines[*index].starts_with(cfg));
         for_tests && next.starts_with("mod ") && next.ends_with('{')

@@ -12,9 +12,10 @@ use rustix::fs::{FileType, OFlags};
 
 use super::*;
 use crate::format::lookup::{Redirects, Stack};
-use crate::format::{Namespace, whiteout};
+use crate::format::whiteout;
 use crate::inode::Device;
 use crate::layer_path::LayerPath;
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::xattr::{self, Target};
 use crate::watch::Watch;
