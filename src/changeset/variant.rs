@@ -265,7 +265,7 @@ impl<'a> Builder<'a> {
     /// Deletes what lies below at a name, where that means anything.
     fn whiteout(&mut self, parent: Folder, name: &[u8]) -> Result<()> {
         // The kernel lists whiteouts in a directory that merges with nothing.
-        if !self.places.merges(parent)? {
+        if !self.places.merges(parent)? || self.places.is_cut_off(parent)? {
             return Ok(());
         }
         if let Some(place) = self.places.find(parent, name) {

@@ -29,6 +29,9 @@ pub(super) struct Places<'a> {
     pub(super) below: Below<'a>,
     known: Vec<Place>,
     by_name: HashMap<(Folder, Box<[u8]>), Folder>,
+    /// Directories that a symlink leads through and out of again by `..`, by where it leads: they
+    /// must be there for it to lead there.
+    passed: HashMap<Folder, Vec<Folder>>,
 }
 
 /// One directory.
@@ -86,6 +89,7 @@ impl<'a> Places<'a> {
             below: Below::new(below),
             known: vec![root],
             by_name: HashMap::new(),
+            passed: HashMap::new(),
         }
     }
 
@@ -195,8 +199,10 @@ impl<'a> Places<'a> {
     ) -> Result<Option<Folder>> {
         let mut names: VecDeque<Vec<u8>> = path.map(<[u8]>::to_vec).collect();
         let (mut at, mut hops) = (start, 0);
+        let mut passed = Vec::new();
         while let Some(name) = names.pop_front() {
             if name == b".." {
+                passed.push(at);
                 at = self.folders.parent(at).map_or(Folders::ROOT, |(parent, _)| parent);
                 continue;
             }
@@ -228,6 +234,9 @@ impl<'a> Places<'a> {
                 }
             };
         }
+        if missing == Missing::Imply && !passed.is_empty() {
+            self.passed.entry(at).or_default().append(&mut passed);
+        }
         Ok(Some(at))
     }
 
@@ -238,21 +247,41 @@ impl<'a> Places<'a> {
 
     /// The directory, which is made, and those above it, where they are not there yet.
     pub(super) fn make(&mut self, folder: Folder) -> Result<Rc<Dir>> {
-        let mut missing = Vec::new();
-        let mut at = folder;
-        while !self.get(at).made {
-            missing.push(at);
-            let Some((parent, _)) = self.folders.parent(at) else { break };
-            at = parent;
-        }
-        for place in missing.into_iter().rev() {
-            let Some((parent, name)) = self.folders.parent(place) else { continue };
-            let name = name.to_vec();
-            if !self.make_one(parent, &name, place)? {
-                return Err(self.no_directory(parent, &name));
+        let mut wanted = vec![folder];
+        while let Some(mut at) = wanted.pop() {
+            let mut missing = Vec::new();
+            while !self.get(at).made {
+                missing.push(at);
+                let Some((parent, _)) = self.folders.parent(at) else { break };
+                at = parent;
+            }
+            wanted.append(&mut self.missing_on_the_way_to(at)?);
+            for place in missing.into_iter().rev() {
+                let Some((parent, name)) = self.folders.parent(place) else { continue };
+                let name = name.to_vec();
+                if !self.make_one(parent, &name, place)? {
+                    return Err(self.no_directory(parent, &name));
+                }
+                wanted.append(&mut self.missing_on_the_way_to(place)?);
             }
         }
         self.folders.handle(folder)
+    }
+
+    /// What has to be made since a symlink leads through it.
+    fn missing_on_the_way_to(&mut self, place: Folder) -> Result<Vec<Folder>> {
+        let mut missing = Vec::new();
+        for passed in self.passed.get(&place).cloned().unwrap_or_default() {
+            if !self.get(passed).made && !self.merges(passed)? {
+                missing.push(passed);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether the symlink that leads to a directory does so only once something is made.
+    pub(super) fn is_cut_off(&mut self, place: Folder) -> Result<bool> {
+        Ok(!self.missing_on_the_way_to(place)?.is_empty())
     }
 
     /// Makes one directory, whose parent is there; `false` where a file has its name.

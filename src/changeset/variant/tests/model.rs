@@ -99,6 +99,18 @@ impl Model {
     pub(super) fn apply_if_unordered(&mut self, changeset: &[&str]) -> Result<(), String> {
         let mut backwards = self.clone();
         let reversed: Vec<_> = changeset.iter().rev().copied().collect();
+        let lines: Vec<_> = changeset.iter().map(|line| parse(line)).collect();
+        let beneath = |path: &str, above: &str| path.starts_with(&format!("{above}/"));
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| "lh".contains(line.kind)) {
+            let earlier = lines.iter().take(index);
+            let is_target = |other: &Line<'_>| line.kind == 'h' && beneath(other.name, line.rest);
+            if earlier.map(|other| other.name).any(|name| beneath(name, line.name))
+                || beneath(line.rest, line.name)
+                || lines.iter().any(is_target)
+            {
+                return Err("a link is no directory".to_owned());
+            }
+        }
         self.apply(changeset)?;
         backwards.apply(&reversed)?;
         if backwards.lines() == self.lines() { Ok(()) } else { Err("order matters".to_owned()) }
@@ -161,6 +173,9 @@ impl Model {
 
     fn entry(&mut self, line: &Line<'_>) -> Result<(), String> {
         let path = self.place(line.name)?;
+        if self.written.contains(&path) {
+            return Err("a name twice".to_owned());
+        }
         self.written.push(path.clone());
         if line.kind == 'd' {
             let (mode, uid, mtime) = described(line.rest);
@@ -184,9 +199,17 @@ impl Model {
             Some(File::Directory { .. }) => return Err("a link to a directory".to_owned()),
             Some(file) => file,
         };
+        let same =
+            |other: &File| matches!((other, &file), (File::Other(a), File::Other(b)) if a == b);
+        let names = self.files.iter().filter(|(_, other)| same(other));
+        if names.filter(|(name, _)| !self.written.contains(name)).count() > 1 {
+            return Err("as in the kernel, the other names keep the old file".to_owned());
+        }
         let path = self.place(line.name)?;
         let prefix = format!("{path}/");
-        if self.written.iter().any(|other| *other == path || other.starts_with(&prefix)) {
+        if self.written.iter().any(|other| *other == path || other.starts_with(&prefix))
+            || line.name.starts_with(&format!("{}/", line.rest))
+        {
             return Err("a link in place of another entry".to_owned());
         }
         self.written.push(path.clone());
@@ -238,6 +261,7 @@ impl Model {
                     names.extend(target.split('/').rev().map(str::to_owned));
                 }
                 _ if !make => return Ok(None),
+                _ if self.written.contains(&next) => return Err("beneath a file".to_owned()),
                 _ => {
                     let default = File::Directory { mode: 0o755, uid: 0, mtime: "0".to_owned() };
                     self.files.insert(next.clone(), default);
