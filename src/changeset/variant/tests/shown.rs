@@ -93,8 +93,10 @@ fn line(path: &str, dir: &Dir, name: &[u8], stat: &Stat) -> Line {
         }
         FileKind::Symlink { target } => {
             content = String::from_utf8_lossy(target).into_owned();
-            // Of no meaning, but on disk.
-            inode.mode = 0o777;
+            // Without privilege a symlink's owner cannot be kept: nothing can be recorded on it.
+            if !super::is_root() {
+                inode.uid = 0;
+            }
             'l'
         }
         FileKind::Fifo => 'p',
