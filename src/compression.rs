@@ -78,10 +78,10 @@ impl Compression {
         Ok(Encoder(match self {
             Self::None => Encoding::Plain(writer),
             #[cfg(feature = "gzip")]
-            Self::Gzip => Encoding::Gzip(flate2::write::GzEncoder::new(
+            Self::Gzip => Encoding::Gzip(Box::new(flate2::write::GzEncoder::new(
                 writer,
                 flate2::Compression::default(),
-            )),
+            ))),
             #[cfg(feature = "zstd")]
             Self::Zstd => Encoding::Zstd(
                 zstd::stream::write::Encoder::new(writer, 0).during("start", "zstd encoder")?,
@@ -195,7 +195,7 @@ pub struct Encoder<W: Write>(Encoding<W>);
 enum Encoding<W: Write> {
     Plain(W),
     #[cfg(feature = "gzip")]
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Box<flate2::write::GzEncoder<W>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }

@@ -200,7 +200,9 @@ impl Driver {
         record: &LayerRecord,
         watch: Watch<'_>,
     ) -> Result<Option<LeasedLayer>> {
-        let below = Below::open(self, parent.map(LeasedChain::chain))?;
+        // Below an opaque root nothing shows, and nothing is mounted.
+        let shown = parent.filter(|_| !record.opaque_root).map(LeasedChain::chain);
+        let below = Below::open(self, shown)?;
         let base = layer.open()?;
         let assumptions = &record.assumptions;
         if changeset::assumptions_hold(&base, assumptions, &below.stack)? {
