@@ -22,11 +22,11 @@
 //! driver.unmount("web")?;
 //!
 //! driver.commit("web", "example:changed", &Default::default(), Watch::new())?;
-//! match driver.remove_image("example:changed") {
+//! match driver.remove_image("example:changed", Watch::new()) {
 //!     Err(error) if error.kind() == ErrorKind::InUse => eprintln!("{error}"),
 //!     other => drop(other?),
 //! }
-//! driver.remove_container("web")?;
+//! driver.remove_container("web", Watch::new())?;
 //! # Ok::<(), overlay2::Error>(())
 //! ```
 //!

@@ -214,16 +214,16 @@ fn show_files(container: &str, root: &Root<'_>) -> Result<()> {
 
 fn remove_all(driver: &Driver) -> Result<()> {
     step("8. Remove the containers, then the images; the other order is refused");
-    match driver.remove_image(IMAGE) {
+    match driver.remove_image(IMAGE, Watch::new()) {
         Ok(_) => return Err("an image in use was removed".into()),
         Err(error) => println!("   rmi {IMAGE}: {error}"),
     }
     for container in driver.containers()? {
-        driver.remove_container(&container.name)?;
+        driver.remove_container(&container.name, Watch::new())?;
         println!("   rm {}", container.name);
     }
     for image in [IMAGE, CHANGED] {
-        driver.remove_image(image)?;
+        driver.remove_image(image, Watch::new())?;
         let layers = driver.usage()?.layers.len();
         println!("   rmi {image}: {layers} layers stay");
     }

@@ -13,6 +13,7 @@ use crate::mount::{self, MountEntry};
 use crate::store::{ContainerBase, ContainerId, ContainerLock, ContainerRecord, NewContainer};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, inode_io};
+use crate::watch::Watch;
 
 /// What a container is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,20 +110,22 @@ impl Driver {
         Ok(container(&record, mounted.last()))
     }
 
-    /// Removes a container with all that was changed in it.
+    /// Removes a container with all that was changed in it, and frees the space.
+    ///
+    /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted, or another process is busy with it.
-    pub fn remove_container(&self, text: &str) -> Result<()> {
+    pub fn remove_container(&self, text: &str, watch: Watch<'_>) -> Result<()> {
         let mut lock = self.lock(text)?;
         self.refuse_mounted(&mut lock)?;
         lock.remove()?;
-        self.empty_trash()
+        self.empty_trash(watch)
     }
 
     /// Frees the space of what was removed.
-    pub(super) fn empty_trash(&self) -> Result<()> {
-        self.store.empty_trash(&crate::watch::Watch::new()).map(drop)
+    pub(super) fn empty_trash(&self, watch: Watch<'_>) -> Result<()> {
+        self.store.empty_trash(&watch).map(drop)
     }
 
     /// A container, held alone.

@@ -7,6 +7,7 @@ use crate::digest::{ChainId, Digest};
 use crate::error::Result;
 use crate::image::{history_rows, parse_config};
 use crate::store::{Image, RemovedImage};
+use crate::watch::Watch;
 
 /// An image, as a list shows it.
 #[non_exhaustive]
@@ -101,12 +102,14 @@ impl Driver {
     /// Takes a name from an image; with its last name goes the image, and with the image each layer
     /// that nothing else uses.
     ///
+    /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
+    ///
     /// # Errors
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, which the message
     /// names.
-    pub fn remove_image(&self, image: &str) -> Result<RemovedImage> {
+    pub fn remove_image(&self, image: &str, watch: Watch<'_>) -> Result<RemovedImage> {
         let removed = self.store.remove_image(image)?;
-        self.empty_trash()?;
+        self.empty_trash(watch)?;
         Ok(removed)
     }
 }

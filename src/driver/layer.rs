@@ -118,8 +118,9 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::InUse`] where a container, an image or another chain stands on it, which the
     /// message names.
-    pub fn remove_layer(&self, chain: &ChainId) -> Result<()> {
-        self.store.remove_chain(chain)
+    pub fn remove_layer(&self, chain: &ChainId, watch: Watch<'_>) -> Result<()> {
+        self.store.remove_chain(chain)?;
+        self.empty_trash(watch)
     }
 
     /// A chain, leased.

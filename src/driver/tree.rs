@@ -126,13 +126,13 @@ mod tests {
             driver.tree("c").map(drop),
             driver.mount("c", None, &MountOptions::default()).map(drop),
             driver.mount_detached("c", &MountOptions::default()).map(drop),
-            driver.remove_container("c"),
+            driver.remove_container("c", Watch::new()),
         ];
         for refused in refused {
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::InUse);
         }
         drop(held);
-        driver.remove_container("c").unwrap();
+        driver.remove_container("c", Watch::new()).unwrap();
         assert_eq!(driver.tree("c").unwrap_err().kind(), ErrorKind::NotFound);
     }
 

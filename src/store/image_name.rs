@@ -293,6 +293,7 @@ fn several_names(text: &str, names: &[String]) -> Error {
 
 fn no_image(text: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no image {text:?}"))
+        .hint("overlay2 images lists what is there")
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
 }
 
 pub(crate) fn remove(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
-    done(out, names, |name| Ok(driver.remove_container(name)?))
+    done(out, names, |name| Ok(driver.remove_container(name, Watch::new())?))
 }
 
 /// Does something to each container and prints the names of those for which it was done.

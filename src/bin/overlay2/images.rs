@@ -116,7 +116,7 @@ pub(crate) fn save(driver: &Driver, out: &Output, save: &Save) -> Result<(), Fai
 pub(crate) fn remove(driver: &Driver, out: &Output, images: &[String]) -> Result<(), Failure> {
     let (mut lines, mut values) = (Vec::new(), Vec::new());
     let result = each(images, |image| {
-        match driver.remove_image(image)? {
+        match driver.remove_image(image, Watch::new())? {
             RemovedImage::Untagged { name } => {
                 lines.push(format!("Untagged: {name}"));
                 values.push(json!({"untagged": name}));

@@ -52,7 +52,7 @@ pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Fa
         Layer::Rm { chains } => {
             let mut removed = Vec::new();
             let result = each(chains, |chain| {
-                driver.remove_layer(chain)?;
+                driver.remove_layer(chain, Watch::new())?;
                 removed.push(chain.to_string());
                 Ok(())
             });

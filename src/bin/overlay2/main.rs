@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use overlay2::{Driver, DriverOptions, ErrorKind};
+use overlay2::{Driver, DriverOptions};
 
 use args::{Cli, Command, Durability};
 use output::Output;
@@ -46,10 +46,7 @@ fn main() -> ExitCode {
         // Whoever read our output has enough of it.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Io(error)) => complain(&error.to_string(), None, 1),
-        Err(Failure::Driver(error)) => {
-            let status = if error.kind() == ErrorKind::InvalidInput { 2 } else { 1 };
-            complain(&error.to_string(), error.help(), status)
-        }
+        Err(Failure::Driver(error)) => complain(&error.to_string(), error.help(), 1),
     }
 }
 
