@@ -49,6 +49,8 @@ pub struct ApplyOptions<'a> {
     pub side: Option<&'a Dir>,
     /// What progress reports call the changeset.
     pub subject: &'a str,
+    /// How many bytes there are to read, where that is known; for progress reports alone.
+    pub total_bytes: Option<u64>,
     /// Sees how far it is, and may stop it.
     pub watch: Watch<'a>,
 }
@@ -64,6 +66,7 @@ impl ApplyOptions<'_> {
             expected_digest: None,
             side: None,
             subject: "changeset",
+            total_bytes: None,
             watch: Watch::new(),
         }
     }
@@ -207,8 +210,8 @@ fn unpack(
 }
 
 fn report(options: &ApplyOptions<'_>, bytes: u64, entries: u64) -> Result<()> {
-    let (subject, phase) = (options.subject, Phase::Unpack);
-    options.watch.report(&Progress { subject, phase, bytes, total_bytes: None, entries })
+    let (subject, phase, total_bytes) = (options.subject, Phase::Unpack, options.total_bytes);
+    options.watch.report(&Progress { subject, phase, bytes, total_bytes, entries })
 }
 
 /// Fails where something else was expected.

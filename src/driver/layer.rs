@@ -53,6 +53,8 @@ pub(super) struct Expected<'a> {
     pub(super) diff_id: Option<DiffId>,
     pub(super) digest: Option<Digest>,
     pub(super) subject: &'a str,
+    /// Bytes to read, where that is known.
+    pub(super) bytes: Option<u64>,
     pub(super) limits: Option<&'a ApplyLimits>,
 }
 
@@ -144,6 +146,7 @@ impl Driver {
         options.expected_diff_id = expected.diff_id;
         options.expected_digest = expected.digest;
         options.subject = expected.subject;
+        options.total_bytes = expected.bytes;
         options.side = Some(staging.side());
         options.watch = watch;
         if let Some(limits) = expected.limits {

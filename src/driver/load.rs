@@ -172,7 +172,7 @@ impl Driver {
         for (diff_id, blob) in blobs {
             match self.store.try_reserve(&LayerKey::Diff(diff_id))? {
                 Reserved::Ready(layer) => {
-                    report_existing(&diff_id.to_string(), watch)?;
+                    report(&format!("layer {diff_id}"), Phase::Exists, blob.size, 0, watch)?;
                     leases.insert(diff_id, layer);
                 }
                 Reserved::Yours(reservation) => {
@@ -274,9 +274,12 @@ impl Driver {
             diff_id: Some(blob.diff_id),
             digest: blob.digest,
             subject: &subject,
+            bytes: Some(blob.size),
             limits: Some(&options.limits),
         };
-        self.unpack(source.open_layer(blob)?, expected, watch)
+        let unpacked = self.unpack(source.open_layer(blob)?, expected, watch)?;
+        report(&subject, Phase::Done, blob.size, unpacked.applied.entries, watch)?;
+        Ok(unpacked)
     }
 
     fn optional_chain(
@@ -379,8 +382,7 @@ fn take<T>(pending: &Mutex<Vec<T>>) -> Option<T> {
     lock(pending).pop()
 }
 
-/// Tells an observer that a layer was there already.
-fn report_existing(subject: &str, watch: Watch<'_>) -> Result<()> {
-    let (phase, total_bytes) = (Phase::Exists, None);
-    watch.report(&Progress { subject, phase, bytes: 0, total_bytes, entries: 0 })
+/// Tells an observer what became of a layer.
+fn report(subject: &str, phase: Phase, bytes: u64, entries: u64, watch: Watch<'_>) -> Result<()> {
+    watch.report(&Progress { subject, phase, bytes, total_bytes: Some(bytes), entries })
 }

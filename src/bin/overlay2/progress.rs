@@ -29,8 +29,12 @@ impl Observer for Bars {
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bars.entry(progress.subject.to_owned()).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::no_length());
-            let template =
-                "{prefix:>24.bold} {spinner} {bytes:>10} {binary_bytes_per_sec:>12} {msg}";
+            let template = match progress.total_bytes {
+                Some(_) => {
+                    "{prefix:>20.bold} [{bar:24}] {bytes:>10}/{total_bytes:10} {eta:>4} {msg}"
+                }
+                None => "{prefix:>20.bold} {spinner} {bytes:>10} {bytes_per_sec:>12} {msg}",
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
