@@ -137,15 +137,19 @@ fn umoci_unpacks_the_same_tree() {
 }
 
 /// podman with storage of its own, which goes when this is dropped.
-struct Podman(Scratch);
+struct Podman {
+    place: Scratch,
+    /// podman takes 50 characters at most for its path.
+    run: Scratch,
+}
 
 impl Podman {
     fn run(&self, args: &[&str]) -> String {
-        let at = |name: &str| self.0.path().join(name);
+        let place = self.place.path();
         let mut command = Command::new("podman");
-        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run"));
+        command.arg("--root").arg(place.join("root")).arg("--runroot").arg(self.run.path());
         command.args(["--storage-driver", "overlay", "--log-level", "error"]).args(args);
-        need::run(command.env("TMPDIR", self.0.path()).env("HOME", self.0.path()))
+        need::run(command.env("TMPDIR", place).env("HOME", place))
     }
 }
 
@@ -158,7 +162,7 @@ fn podman_loads_and_mounts_the_same_tree() {
     );
     let (store, tree) = committed();
     for (transport, file) in saved(&store, COMMITTED) {
-        let podman = Podman(Scratch::new());
+        let podman = Podman { place: Scratch::new(), run: Scratch::short() };
         let printed = podman.run(&["load", "-q", "-i", file.to_str().unwrap()]);
         let name = printed.rsplit(' ').next().unwrap();
         assert!(printed.contains("Loaded image"), "{transport}: {printed}");

@@ -160,6 +160,11 @@ impl Scratch {
         Self(tempfile::Builder::new().prefix("overlay2-test-").tempdir().unwrap())
     }
 
+    /// One of a short path, whatever `TMPDIR` says: some programs bound the length of theirs.
+    pub fn short() -> Self {
+        Self(tempfile::Builder::new().prefix("o2-").tempdir_in("/tmp").unwrap())
+    }
+
     pub fn path(&self) -> &Path {
         self.0.path()
     }
