@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result, Subject};
+use crate::percent;
 
 /// A path inside a layer: components joined by `/`, none of them empty, `.` or `..`, no NUL.
 ///
@@ -152,31 +153,15 @@ impl fmt::Debug for LayerPath {
 /// As text, with every byte that is no printable ASCII, and `%` itself, written as `%XX`.
 impl Serialize for LayerPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(self.0.len());
-        for &byte in &self.0 {
-            if byte == b'%' || !(b' '..=b'~').contains(&byte) {
-                text.push_str(&format!("%{byte:02X}"));
-            } else {
-                text.push(char::from(byte));
-            }
-        }
-        serializer.serialize_str(&text)
+        serializer.serialize_str(&percent::encode(&self.0, percent::is_printable))
     }
 }
 
 impl<'de> Deserialize<'de> for LayerPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let mut parts = text.split('%');
-        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-        for part in parts {
-            let (digits, rest) = part
-                .split_at_checked(2)
-                .ok_or_else(|| serde::de::Error::custom("a % without two digits"))?;
-            let byte = u8::from_str_radix(digits, 16).map_err(serde::de::Error::custom)?;
-            bytes.push(byte);
-            bytes.extend_from_slice(rest.as_bytes());
-        }
+        let bytes = percent::decode(&text)
+            .ok_or_else(|| serde::de::Error::custom("a % without two digits"))?;
         Self::parse(&bytes).map_err(serde::de::Error::custom)
     }
 }

@@ -84,6 +84,7 @@ mod id_map;
 mod inode;
 mod layer_path;
 mod namespace;
+mod percent;
 mod watch;
 
 mod format;
@@ -116,7 +117,7 @@ pub use driver::{
     Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use format::{Assumptions, LowerLink};
+pub use format::{Assumptions, LowerLink, Ownership};
 pub use id_map::{IdMap, IdRange};
 pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;

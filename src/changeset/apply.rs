@@ -13,21 +13,10 @@ use super::unpack::Unpack;
 use crate::compression::Compression;
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
-use crate::format::Assumptions;
+use crate::format::{Assumptions, Ownership};
 use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::watch::{Phase, Progress, Watch};
-
-/// How files are given to the owners that a changeset names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ownership {
-    /// By `chown`, which root may do, and a user namespace to the ids that are mapped in it.
-    #[default]
-    Exact,
-    /// Not at all: owner, mode, type and device number are recorded in the attribute
-    /// `user.containers.override_stat`, so that a plain user can keep any layer.
-    Recorded,
-}
 
 /// How a changeset is applied.
 #[non_exhaustive]

@@ -3,13 +3,11 @@
 use std::fs::File;
 use std::io::Read;
 
-use rustix::io::Errno;
-
 use super::header::invalid;
 use super::reader::TarReader;
 use crate::error::{Context, Result, Subject};
 use crate::layer_path::LayerPath;
-use crate::sys::dir::SysResult;
+use crate::sys::copy;
 
 /// Runs of zeros of at least this many bytes become holes.
 const HOLE: usize = 16 << 10;
@@ -35,7 +33,7 @@ pub(super) fn write_content<R: Read>(
             }
             let read = piece.len() as u64;
             for (start, data) in data_runs(piece, at) {
-                write_at(file, data, start).during("write", path)?;
+                copy::write_at(file, data, start).during("write", path)?;
                 end_of_data = start + data.len() as u64;
             }
             at += read;
@@ -85,21 +83,6 @@ fn data_runs(piece: &[u8], offset: u64) -> Vec<(u64, &[u8])> {
 fn is_zero(bytes: &[u8]) -> bool {
     // Nearly all data shows itself in the first bytes; the rest is compared in wide steps.
     bytes.first() == Some(&0) && bytes.iter().fold(0, |any, &byte| any | byte) == 0
-}
-
-fn write_at(file: &File, mut data: &[u8], mut at: u64) -> SysResult<()> {
-    while !data.is_empty() {
-        match rustix::io::pwrite(file, data, at) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(written) => {
-                at += written as u64;
-                data = data.get(written..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

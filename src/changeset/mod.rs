@@ -37,7 +37,8 @@ mod variant;
 mod walk;
 mod write;
 
-pub use apply::{Applied, ApplyOptions, Ownership, apply};
+pub use crate::format::Ownership;
+pub use apply::{Applied, ApplyOptions, apply};
 pub use attributes::Unkept;
 pub use change::{Change, ChangeKind};
 pub(crate) use compare::compare;

@@ -1,9 +1,8 @@
 //! Containers read and changed in userspace, where nothing can be mounted or need be.
 
 use super::Driver;
-use crate::changeset;
 use crate::error::Result;
-use crate::merged::{Options, Ownership, Redirects, Tree};
+use crate::merged::{Options, Redirects, Tree};
 use crate::store::ContainerLock;
 
 /// A container's tree in userspace, for whoever holds this and for nobody else: while it lives, the
@@ -47,14 +46,10 @@ impl Driver {
         let (upper, work) = (lock.upper()?, lock.work()?);
         super::mount::refuse_torn(&work)?;
         let composed = self.compose(lock.record().chain.as_ref())?;
-        let ownership = match self.ownership {
-            changeset::Ownership::Exact => Ownership::Exact,
-            changeset::Ownership::Recorded => Ownership::Recorded,
-        };
         let options = Options::new(self.store.namespace())
             .redirects(Redirects::Refuse)
             .durability(self.store.durability())
-            .ownership(ownership);
+            .ownership(self.ownership);
         Tree::writable(self.open_layers(&composed)?, upper, work, &options)
     }
 }
@@ -156,7 +151,7 @@ mod tests {
         let mut file = root.open(b"changed", rustix::fs::OFlags::RDONLY, 0).unwrap();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "newer");
-        if driver.ownership == changeset::Ownership::Exact {
+        if driver.ownership == crate::Ownership::Exact {
             // A record is not what the kernel looks at.
             assert_eq!(root.stat(b"private").unwrap().st_mode & 0o7777, 0o600);
         }

@@ -12,3 +12,4 @@ pub(crate) mod whiteout;
 pub(crate) mod xattr_name;
 
 pub use assumptions::{Assumptions, LowerLink};
+pub use override_stat::Ownership;

@@ -7,6 +7,19 @@
 
 use crate::inode::{Device, FileKind, Inode};
 
+/// How files are given their owners, and devices made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// For real, which root may do, and a user namespace for the ids that are mapped in it; else
+    /// the operation fails.
+    #[default]
+    Exact,
+    /// Owner, mode, type and device number are recorded in the attribute
+    /// `user.containers.override_stat`, as fuse-overlayfs and containers-storage record them, and
+    /// shown as though they were real: so a plain user can keep any layer.
+    Recorded,
+}
+
 /// The attribute's name.
 pub(crate) const NAME: &[u8] = b"user.containers.override_stat";
 

@@ -60,6 +60,7 @@ use crate::sys::durable::Durability;
 use node::{Identity, Node, Real, Table};
 use upper::Upper;
 
+pub use crate::format::Ownership;
 pub use file::{File, OpenOptions};
 pub use metadata::{DirEntry, EntryKind, Metadata};
 pub use read::{Walk, WalkEntry};
@@ -79,18 +80,6 @@ pub enum Redirects {
     Follow,
     /// Renaming a directory that lies below leaves a redirect: `redirect_dir=on`.
     Write,
-}
-
-/// What happens to owners and devices that the process may not create.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ownership {
-    /// The operation fails with EPERM.
-    #[default]
-    Exact,
-    /// They are kept in the attribute `user.containers.override_stat`, as fuse-overlayfs and
-    /// containers-storage keep them, and shown as though they were real.
-    Recorded,
 }
 
 /// How a [`Tree`] reads and writes its layers.

@@ -33,6 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::percent;
 
 /// The format that this version of the crate writes.
 pub(super) const VERSION: u32 = 1;
@@ -234,14 +235,10 @@ impl fmt::Display for Object {
 /// so is a leading dot. One that becomes too long for a file keeps its start, and its sha256 tells
 /// it apart.
 pub(super) fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len() + 8);
-    for byte in name.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"_:@+-".contains(&byte);
-        if plain || (byte == b'.' && !encoded.is_empty()) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@+-".contains(&byte);
+    let mut encoded = percent::encode(name.as_bytes(), plain);
+    if encoded.starts_with('.') {
+        encoded.replace_range(..1, "%2E");
     }
     if encoded.len() <= LONGEST {
         return encoded;

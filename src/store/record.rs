@@ -252,20 +252,14 @@ pub struct MountState {
 /// A path of any bytes as text, in the form of [`crate::LayerPath`] but with its leading `/`.
 mod path_text {
     use super::*;
+    use crate::percent;
 
     pub(super) fn serialize<S: Serializer>(
         path: &Option<PathBuf>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let bytes = path.as_ref().map(|path| path.as_os_str().as_bytes());
-        let escaped = bytes.map(|bytes| {
-            let plain = |byte: u8| byte != b'%' && (b' '..=b'~').contains(&byte);
-            let escape = |&byte: &u8| match plain(byte) {
-                true => char::from(byte).to_string(),
-                false => format!("%{byte:02X}"),
-            };
-            bytes.iter().map(escape).collect::<String>()
-        });
+        let escaped = bytes.map(|bytes| percent::encode(bytes, percent::is_printable));
         escaped.serialize(serializer)
     }
 
@@ -275,15 +269,8 @@ mod path_text {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };
-        let mut parts = text.split('%');
-        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-        for part in parts {
-            let (digits, rest) = part
-                .split_at_checked(2)
-                .ok_or_else(|| serde::de::Error::custom("a % without two digits"))?;
-            bytes.push(u8::from_str_radix(digits, 16).map_err(serde::de::Error::custom)?);
-            bytes.extend_from_slice(rest.as_bytes());
-        }
+        let bytes = percent::decode(&text)
+            .ok_or_else(|| serde::de::Error::custom("a % without two digits"))?;
         Ok(Some(PathBuf::from(std::ffi::OsString::from_vec(bytes))))
     }
 }

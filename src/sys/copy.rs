@@ -80,16 +80,23 @@ fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> SysResult<()> {
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error),
         };
-        let mut data = buffer.get(..read).unwrap_or_default();
-        while !data.is_empty() {
-            match rustix::io::pwrite(to, data, at) {
-                Ok(written) => {
-                    at += written as u64;
-                    data = data.get(written..).unwrap_or_default();
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
+        write_at(to, buffer.get(..read).unwrap_or_default(), at)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of `data` at an offset of a file.
+pub(crate) fn write_at(file: &File, mut data: &[u8], mut at: u64) -> SysResult<()> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(file, data, at) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => {
+                at += written as u64;
+                data = data.get(written..).unwrap_or_default();
             }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("error", 0),
+    ("percent", 0),
     ("digest", 1),
     ("layer_path", 1),
     ("namespace", 1),

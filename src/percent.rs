@@ -1,0 +1,47 @@
+//! Bytes as text: those that cannot stand for themselves are written `%XX`.
+
+/// Writes each byte that is not `plain` as `%` and two hexadecimal digits. `%` must not be plain.
+pub(crate) fn encode(bytes: &[u8], plain: impl Fn(u8) -> bool) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if plain(byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// What records keep as it is: printable ASCII but `%`.
+pub(crate) fn is_printable(byte: u8) -> bool {
+    byte != b'%' && (b' '..=b'~').contains(&byte)
+}
+
+/// Reads what [`encode`] wrote; `None` where a `%` has no two hexadecimal digits behind it.
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_come_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let text = encode(&bytes, is_printable);
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+        assert_eq!(decode(&text), Some(bytes));
+        for bad in ["%", "%1", "%zz", "a%"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+}
