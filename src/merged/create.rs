@@ -15,6 +15,7 @@ use crate::format::{opaque, whiteout};
 use crate::inode::Device;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
+use crate::sys::probe::can_make_devices;
 use crate::sys::xattr::Target;
 
 /// What is created.
@@ -56,8 +57,13 @@ impl Core {
     ) -> SysResult<()> {
         self.upper()?;
         self.may_change(dir)?;
-        if let New::Node { kind: FileType::CharacterDevice, device: Device::ZERO, .. } = new {
-            return Err(Errno::PERM);
+        if let New::Node { kind, device, .. } = new {
+            let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+            let is_whiteout = kind == FileType::CharacterDevice && device == Device::ZERO;
+            // Refused before anything is copied up, as in the kernel.
+            if is_whiteout || (is_device && !self.records_owners() && !can_make_devices()) {
+                return Err(Errno::PERM);
+            }
         }
         self.copy_up(dir, Data::Whole)?;
         let to = dir.upper_dir()?;

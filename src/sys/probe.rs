@@ -129,6 +129,11 @@ pub(crate) fn can_chown() -> bool {
         && userns::current_maps().is_ok_and(several)
 }
 
+/// Whether devices other than whiteouts can be made: with CAP_MKNOD, in the boot's user namespace.
+pub(crate) fn can_make_devices() -> bool {
+    has(CapabilitySet::MKNOD) && userns::in_initial_namespace()
+}
+
 fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
