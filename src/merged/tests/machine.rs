@@ -212,13 +212,6 @@ fn random_operations_with_redirects() {
     }
 }
 
-/// What is on disk in the UpperDir, without the mark `impure`: the kernel sets it where it knows
-/// the origin of what is moved in, which it does of its own copies alone.
-fn without_impure(bed: &Bed) -> Vec<String> {
-    let mark = format!(" {}impure=\"y\"", bed.manner.namespace.prefix());
-    bed.raw("upper").iter().map(|line| line.replace(&mark, "")).collect()
-}
-
 /// Kernel and userspace change the same directories in turn, and never see a difference.
 #[test]
 fn taking_turns() {
@@ -242,7 +235,7 @@ fn taking_turns() {
             let trees = [bed::merged(&*backends[0]), bed::merged(&*backends[1])];
             drop(backends);
             same("the merged tree", &trees[0], &trees[1])?;
-            let [ours, theirs] = [&beds[0], &beds[1]].map(without_impure);
+            let [ours, theirs] = [&beds[0], &beds[1]].map(Bed::without_impure);
             same("the UpperDir", &ours, &theirs)?;
             who.swap(0, 1);
         }
