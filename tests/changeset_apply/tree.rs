@@ -166,7 +166,7 @@ fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> BTreeMap<String, Vec<u8>> {
             let mut value = vec![0; 64 << 10];
             let length = rustix::fs::lgetxattr(&*path, name, &mut value).unwrap();
             value.truncate(length);
-            (String::from_utf8_lossy(name).into_owned(), value)
+            (name.escape_ascii().to_string(), value)
         })
         .collect()
 }
