@@ -80,6 +80,16 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<()> {
         let path = path.as_ref();
+        // What is not there to be saved makes no file.
+        self.store.find_image(image)?;
+        // A link is written through, and what is no regular file (a pipe, a terminal) written to.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let file = std::fs::OpenOptions::new().write(true).open(path).during("open", path)?;
+            let mut out = std::io::BufWriter::with_capacity(256 << 10, file);
+            self.save(image, &mut out, options, watch)?;
+            return out.flush().during("write", path);
+        }
         let name = path.file_name().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, format!("{} is no file name", path.display()))
         })?;
