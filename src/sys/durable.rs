@@ -17,7 +17,8 @@ use super::dir::{Dir, SysResult};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// It is. One `syncfs` for each image that is loaded, one `fsync` for each record.
+    /// It is. A few `syncfs` for each image that is loaded, however many files and layers it has,
+    /// and an `fsync` for each record.
     #[default]
     Full,
     /// It may not be; the store is whole all the same when only the process dies.
