@@ -12,6 +12,13 @@ struct Stack {
     layers: Vec<(Dir, PathBuf)>,
 }
 
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // What a test that failed has left attached; none is the rule.
+        let _ = detach(&self.root.path().join("merged"));
+    }
+}
+
 impl Stack {
     fn new(count: usize, name: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
