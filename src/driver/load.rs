@@ -120,19 +120,16 @@ impl Driver {
 
     /// A layer that was committed a moment ago, or was in the store before.
     fn lease(&self, blob: &LayerBlob, leases: &mut Leases) -> Result<LeasedLayer> {
-        let key = LayerKey::Diff(blob.diff_id);
-        // Looked up again each time: a lease ends with its chain, and a diff may stand in a stack
-        // more than once.
-        let found = match self.store.find_layer(&key)? {
-            Some(found) => found,
-            None => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("layer {} is not in the archive, nor in the store", blob.diff_id),
-                ));
-            }
-        };
-        Ok(leases.remove(&blob.diff_id).unwrap_or(found))
+        if let Some(layer) = leases.remove(&blob.diff_id) {
+            return Ok(layer);
+        }
+        // A diff may stand in a stack more than once, and in several images.
+        self.store.find_layer(&LayerKey::Diff(blob.diff_id))?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("layer {} is not in the archive, nor in the store", blob.diff_id),
+            )
+        })
     }
 
     fn load_source(

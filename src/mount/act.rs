@@ -181,7 +181,7 @@ fn overlay(
         return classic::overlay(layers, upper, list, attributes);
     } else {
         match name(&context, layers, upper) {
-            // Before Linux 6.5 layers could not be named one by one.
+            // Before Linux 6.8 layers could not be named one by one.
             Err(Errno::INVAL) if way == Way::Best => {
                 return classic::overlay(layers, upper, list, attributes);
             }

@@ -29,7 +29,7 @@ pub(super) fn overlay(
             ErrorKind::LimitExceeded,
             format!("the options of the mount take {length} bytes, and {limit} fit"),
         )
-        .hint("this kernel takes all options in one page: use fewer layers, or Linux 6.7"));
+        .hint("this kernel takes all options in one page: use fewer layers, or Linux 6.8"));
     };
     let place = tempfile_dir()?;
     let flags = MountFlags::from_bits_truncate(attributes.bits() & 0xf);

@@ -57,7 +57,7 @@ pub enum Way {
     Best,
     /// `fsopen`, layers handed over as descriptors (Linux 6.13): needs no path at all.
     Descriptors,
-    /// `fsopen`, layers named one by one (Linux 6.5).
+    /// `fsopen`, layers named one by one (Linux 6.8).
     Strings,
     /// `mount(2)`: all options in one page, so only as many layers as fit it.
     Classic,

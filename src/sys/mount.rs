@@ -29,7 +29,7 @@ impl Context {
     }
 
     /// Whether an overlay refuses an option that it does not know when it is set, as since Linux
-    /// 6.5; before, it takes any, and fails when it is made. Asked of a context of its own.
+    /// 6.8; before, it takes any, and fails when it is made. Asked of a context of its own.
     pub(crate) fn overlay_checks_options() -> bool {
         let set = |context: Self| context.string("no-such-option", b"1");
         Self::overlay().is_ok_and(|context| set(context).is_err())

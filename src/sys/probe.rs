@@ -44,7 +44,7 @@ pub struct KernelFeatures {
     pub lowerdir_plus: bool,
     /// Layers are handed over as descriptors (Linux 6.13); else by path.
     pub layer_descriptors: bool,
-    /// A whiteout can be a 0:0 device (root, or Linux 5.8); else it is an attribute (Linux 6.7).
+    /// A whiteout can be a 0:0 device (root, or Linux 5.8); else layers that delete cannot be kept.
     pub whiteout_device: bool,
     /// `trusted.*` attributes can be set (root of the boot's namespace); else `user.overlay.*`.
     pub trusted_xattrs: bool,
