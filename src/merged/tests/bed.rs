@@ -136,6 +136,24 @@ impl Bed {
     }
 }
 
+/// Directories that the operations have closed are opened, so that a plain user can remove them.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        open_all(self.root.path());
+    }
+}
+
+fn open_all(path: &Path) {
+    let open = std::fs::Permissions::from_mode(0o700);
+    if !path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        return;
+    }
+    drop(std::fs::set_permissions(path, open));
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        open_all(&entry.path());
+    }
+}
+
 /// Makes one entry: `d/` directory, `f=text` file, `l->target` symlink, `p|` FIFO, `c@1:3` device,
 /// `n<>f` hard link to `f`, `x!` whiteout, `x!!` xattr whiteout, `d/!` opaque, `d/?` may hold xattr
 /// whiteouts, `f%name=value` attribute, `f^mode` permission bits.
