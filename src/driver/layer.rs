@@ -171,6 +171,9 @@ impl Driver {
         // Layers that are right on any stack are added together, which syncs once; before one that
         // may not be, what lies below it has to stand.
         let (mut at, mut start) = (0, 0);
+        // A chain on a variant keeps the layer it was made from as well, so that one must not go
+        // before the chain stands.
+        let mut bases = Vec::new();
         while let Some(layer) = layers.get_mut(at) {
             let record = layer.record()?;
             if !record.assumptions.is_empty() {
@@ -185,7 +188,7 @@ impl Driver {
                 if let Some(layer) = layers.get_mut(at)
                     && let Some(variant) = self.variant(top.as_ref(), layer, &record, watch)?
                 {
-                    *layer = variant;
+                    bases.push(std::mem::replace(layer, variant));
                 }
             }
             at += 1;
