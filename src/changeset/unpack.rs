@@ -386,7 +386,12 @@ impl<'a> Unpack<'a> {
                 }
                 Err(Errno::INVAL) if missing == Missing::Leave => return Ok(None),
                 Err(Errno::INVAL) => return Err(no_directory(&child)),
-                Err(Errno::NOENT) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::NOENT) if missing == Missing::Leave => {
+                    // What a link leads into and out of again would be made for an entry.
+                    if !leave_again(&mut names) {
+                        return Ok(None);
+                    }
+                }
                 Err(Errno::NOENT) if self.links.contains_key(&child) => {
                     return Err(no_directory(&child));
                 }
@@ -444,4 +449,16 @@ fn no_directory(path: &LayerPath) -> Error {
 /// A path out of a changeset that makes no sense is bad data, not a bad argument.
 pub(super) fn as_data(error: Error) -> Error {
     invalid(error.to_string())
+}
+
+/// Drops the names that lead out again of a directory that is not there; `false` where they do not.
+fn leave_again(names: &mut VecDeque<Vec<u8>>) -> bool {
+    let mut depth = 1_usize;
+    while let Some(name) = names.pop_front() {
+        depth = if name == b".." { depth - 1 } else { depth + 1 };
+        if depth == 0 {
+            return true;
+        }
+    }
+    false
 }

@@ -300,6 +300,12 @@ fn e22_hard_links() {
     gives(test, &[symlink("s", "t"), link("l", "s")], "l->t s=>l");
     gives(test, &[fifo("p"), link("l", "p")], "l| p=>l");
     gives(test, &[symlink("s", "d"), file("d/f", "x"), link("l", "s/f")], "d/ d/f=x l=>d/f s->d");
+    // Through what is not there and out of it again, as an entry would be written.
+    gives(
+        test,
+        &[file("d/f", "x"), symlink("s", "no/nor/../../d"), link("l", "s/f")],
+        "d/ d/f=x l=>d/f s->no/nor/../../d",
+    );
     gives(test, &[file("f", "x"), link("l", "./f"), link("m", "/f")], "f=x l=>f m=>f");
     // A payload of a link's is none, as all readers have it.
     gives(test, &[file("f", "x"), link("l", "f").size(5), file("g", "y")], "f=x g=y l=>f");
