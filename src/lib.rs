@@ -40,6 +40,10 @@
 //! - [`mount`]: a stack on the kernel's overlayfs; a pure plan, then a thin act.
 //! - [`merged`]: the same tree in userspace, with no mount and no privilege.
 //! - [`image`]: docker-archives and OCI layouts, read and written.
+#![cfg_attr(
+    feature = "bundle",
+    doc = "- [`bundle`]: what an OCI runtime is told to run a process."
+)]
 //! - [`userns`]: a command as root of a user namespace of its own.
 //! - [`Driver`]: all of that joined.
 //!
@@ -69,6 +73,7 @@
 //! |---|---|---|
 //! | `image` | yes | [`image`] and [`Driver`] |
 //! | `gzip`, `zstd` | yes | layers and archives so compressed |
+//! | `bundle` | no | `bundle`: an OCI runtime's `config.json` for a container |
 //! | `cli` | no | the command `overlay2` |
 //!
 //! ARCHITECTURE.md describes the format on disk and how the crate is built.
@@ -90,6 +95,8 @@ mod watch;
 mod format;
 mod sys;
 
+#[cfg(feature = "bundle")]
+pub mod bundle;
 pub mod changeset;
 #[cfg(feature = "image")]
 pub mod image;
@@ -107,6 +114,8 @@ pub mod userns {
 
 pub use compression::{Compression, Decoder, Encoder};
 pub use digest::{ChainId, DiffId, Digest, Hashing};
+#[cfg(feature = "bundle")]
+pub use driver::Bundle;
 pub use driver::{
     AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, LayerSummary, MountPoint,
     MountedContainer, MountedView, Usage, UsageRow,

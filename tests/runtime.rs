@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::need::{self, Lack};
-use common::{Compression, Layer, Store, TestImage};
+use common::{Compression, Done, Layer, Store, TestImage};
 use serde_json::json;
 
 const NAME: &str = "runtime.test/gateway:latest";
@@ -32,7 +32,7 @@ fn image() -> TestImage {
         base = base.dir(name, 0o755);
     }
     base = base.file("bin/busybox", 0o755, fs::read(BUSYBOX).unwrap());
-    for applet in ["sh", "ls", "cat", "rm", "chmod"] {
+    for applet in ["sh", "ls", "cat", "rm", "chmod", "id"] {
         base = base.symlink(&format!("bin/{applet}"), "busybox");
     }
     let app = || Layer::new().dir("app", 0o755);
@@ -123,8 +123,72 @@ fn a_process_sees_the_image_and_its_writes_stay(runtime: &str) {
     store.ok(["rm", "one", "two"]);
 }
 
+/// What `overlay2 run` prints and its status, for an image that says what is to run.
+fn a_command_runs_in_a_container_of_its_own(runtime: &str) {
+    let store = Store::new();
+    store.load(&image().write_oci(&store.scratch().join("image"), Compression::Raw));
+    let before = store.contents();
+    let run = |args: &[&str]| {
+        let mut command = store.command();
+        // The directory of its own that it needs is to go with the test.
+        command.env("TMPDIR", store.scratch());
+        Done::of(command.args(["run", "--runtime", runtime, "--entrypoint="]).args(args))
+    };
+    let script = "cat /app/config.yaml; id -u; echo $A; echo x >/app/config.yaml; pwd; exit 7";
+    let done = run(&["-e", "A=b", "-w", "/app", NAME, "--", "/bin/sh", "-c", script]);
+    assert_eq!((done.status, done.stdout.as_str()), (7, "listen: 8081\n0\nb\n/app\n"), "{done:?}");
+    let done = run(&["-u", "7:8", NAME, "--", "/bin/sh", "-c", "id -u; id -g; exit 200"]);
+    assert_eq!((done.status, done.stdout.as_str()), (200, "7\n8\n"), "{done:?}");
+    assert_eq!(store.contents(), before, "{runtime}: nothing is left");
+
+    let done = run(&["--keep", "--name", "kept", NAME, "--", "/bin/sh", "-c", "rm -r /app"]);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert_eq!(store.ok(["diff", "kept"]), "D /app");
+    store.ok(["rm", "kept"]);
+
+    for (args, words) in [
+        (&[NAME][..], "does not say what to run"),
+        (&["-u", "nobody", NAME, "--", "/bin/sh"], "nobody"),
+        (&["-w", "app", NAME, "--", "/bin/sh"], "not absolute"),
+        (&["runtime.test/none", "--", "/bin/sh"], "there is no image"),
+    ] {
+        let error = run(args).failed();
+        assert!(error.contains(words), "{error}");
+    }
+    assert_ne!(run(&[NAME, "--", "/nowhere"]).status, 0);
+    assert_eq!(store.contents(), before, "{runtime}: nothing is left of what failed");
+}
+
+#[test]
+fn a_bundle_is_mounted_and_told_to_a_runtime() {
+    require!(
+        Path::new(BUSYBOX).is_file(),
+        Lack::Missing("a statically linked /bin/busybox is not installed")
+    );
+    sandbox!();
+    let store = Store::new();
+    store.load(&image().write_oci(&store.scratch().join("image"), Compression::Raw));
+    store.ok(["create", "--name", "c", NAME]);
+    let dir = store.scratch().join("bundle");
+    let text = dir.to_str().unwrap();
+    let refused = store.fails(["bundle", "--entrypoint=", "c", text]);
+    assert!(refused.contains("does not say what to run"), "{refused}");
+    assert_eq!(store.inspect("c")["State"]["Status"], "created", "it is mounted no more");
+
+    assert_eq!(store.ok(["bundle", "--entrypoint=/bin/sh", "c", text]), text);
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["process"]["args"], json!(["/bin/sh"]));
+    assert_eq!(config["root"]["path"], json!(dir.join("rootfs")));
+    assert!(dir.join("rootfs/bin/busybox").is_file());
+    let refused = store.fails(["bundle", "c", text, "--", "/bin/sh"]);
+    assert!(refused.contains("config.json"), "{refused}");
+    store.ok(["unmount", "c"]);
+    store.ok(["rm", "c"]);
+}
+
 macro_rules! runtime {
-    ($($test:ident: $runtime:expr;)*) => {$(
+    ($($test:ident: $act:ident($runtime:expr);)*) => {$(
         #[test]
         fn $test() {
             require_tool!($runtime);
@@ -133,12 +197,14 @@ macro_rules! runtime {
                 Lack::Missing("a statically linked /bin/busybox is not installed")
             );
             sandbox!();
-            a_process_sees_the_image_and_its_writes_stay($runtime);
+            $act($runtime);
         }
     )*};
 }
 
 runtime! {
-    crun_runs_a_process: "crun";
-    runc_runs_a_process: "runc";
+    crun_runs_a_process: a_process_sees_the_image_and_its_writes_stay("crun");
+    runc_runs_a_process: a_process_sees_the_image_and_its_writes_stay("runc");
+    run_by_crun: a_command_runs_in_a_container_of_its_own("crun");
+    run_by_runc: a_command_runs_in_a_container_of_its_own("runc");
 }

@@ -1,5 +1,7 @@
 //! [`Driver`]: what a runtime calls; the rooms joined.
 
+#[cfg(feature = "bundle")]
+mod bundle;
 #[cfg(feature = "image")]
 mod commit;
 mod compose;
@@ -18,6 +20,8 @@ mod save;
 mod tree;
 mod usage;
 
+#[cfg(feature = "bundle")]
+pub use bundle::Bundle;
 #[cfg(feature = "image")]
 pub use commit::CommitOptions;
 pub use container::{Base, Container};

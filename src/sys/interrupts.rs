@@ -1,6 +1,8 @@
 //! What a terminal sends is left to the command that is waited for, as `system(3)` leaves it.
 
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 /// How the process took SIGINT and SIGQUIT before they were ignored.
@@ -45,6 +47,19 @@ impl Dispositions {
             replace(signal, disposition);
         }
     }
+}
+
+/// Has a command take both signals as this process took them before.
+#[expect(unsafe_code, reason = "code between fork and exec")]
+pub(crate) fn restore_before_exec(command: &mut Command, before: Option<Dispositions>) {
+    let Some(before) = before else { return };
+    // SAFETY: system calls only; nothing is allocated and no lock is taken.
+    unsafe {
+        command.pre_exec(move || {
+            before.restore();
+            Ok(())
+        })
+    };
 }
 
 #[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]

@@ -12,6 +12,7 @@ pub(crate) mod interrupts;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;
+pub(crate) mod private_mounts;
 pub(crate) mod probe;
 pub(crate) mod random;
 pub(crate) mod remove;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("error", 0),
     ("percent", 0),
     ("digest", 1),
@@ -22,6 +22,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("mount", 4),
     ("merged", 4),
     ("image", 4),
+    ("bundle", 4),
     ("driver", 5),
 ];
 

@@ -71,6 +71,10 @@ pub(crate) enum Command {
         #[arg(required = true)]
         containers: Vec<String>,
     },
+    /// Write the config.json of an OCI runtime for a container, mounted at ROOTFS in the directory
+    Bundle(Bundle),
+    /// Run a command in a new container by an OCI runtime, and remove the container
+    Run(Run),
     /// List what a container changed: A added, C changed, D deleted
     Diff {
         /// The container's name or ID
@@ -143,6 +147,84 @@ pub(crate) struct Create {
     /// The image's name or ID
     #[arg(required_unless_present = "chain")]
     pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bundle {
+    /// The container's name or ID
+    pub(crate) container: String,
+    /// The directory, made where it does not exist
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) process: Process,
+    /// The command, in the place of the image's, with its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  overlay2 run example/app:latest
+  overlay2 run -t debian -- bash
+  overlay2 run --keep --name web --runtime runc example/web -- /bin/sh -c 'id; ls /'
+
+The exit status is the command's own; 128 and the signal's number where it was killed. A user other
+than root runs all of it inside a user namespace.")]
+pub(crate) struct Run {
+    /// The OCI runtime: its name or path [default: the first of crun, runc, youki that is installed]
+    #[arg(long, env = "OVERLAY2_RUNTIME", value_name = "PROGRAM")]
+    pub(crate) runtime: Option<PathBuf>,
+    /// Keep the container, unmounted
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The container's name; one is made up where it is left out
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) process: Process,
+    /// The image's name or ID
+    pub(crate) image: String,
+    /// The command, in the place of the image's, with its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What is to be otherwise than the image says.
+#[derive(Debug, Args)]
+pub(crate) struct Process {
+    /// Set a variable, NAME=VALUE; take one away, NAME
+    #[arg(short, long, value_name = "VARIABLE")]
+    pub(crate) env: Vec<String>,
+    /// The working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// The user: USER[:GROUP], names or numbers
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Takes the place of the image's entrypoint; "" leaves it out
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// What the machine is called inside
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// The network that is seen inside
+    #[arg(long, value_enum, default_value_t = Network::None)]
+    pub(crate) network: Network,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Let the command not write to the root filesystem
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// The network that is seen inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// A loopback device alone
+    None,
+    /// The host's
+    Host,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod images;
 mod layers;
 mod output;
 mod progress;
+mod run;
 mod system;
 
 use std::io::{self, Write};
@@ -66,6 +67,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     if let Command::Unshare { command } = &cli.command {
         return system::unshare(command);
     }
+    if let Command::Run(run) = &cli.command
+        && run::needs_namespace()
+    {
+        return run::in_namespace(run);
+    }
     raise_descriptor_limit();
     let driver = open(cli)?;
     match &cli.command {
@@ -79,6 +85,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Ps(list) => containers::list(&driver, &out, list.quiet),
         Command::Mount(mount) => containers::mount(&driver, &out, mount),
         Command::Unmount { containers } => containers::unmount(&driver, &out, containers),
+        Command::Bundle(bundle) => run::bundle(&driver, &out, bundle),
+        Command::Run(run) => run::run(&driver, run),
         Command::Diff { container } => containers::diff(&driver, &out, container),
         Command::Commit(commit) => containers::commit(&driver, &out, commit),
         Command::Export(export) => containers::export(&driver, export),

@@ -1,6 +1,8 @@
 //! What the machine can do, what the store takes, and a namespace to work in.
 
 use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use overlay2::userns::UserNamespace;
 use overlay2::{Driver, UsageRow};
@@ -64,11 +66,14 @@ pub(crate) fn unshare(command: &[OsString]) -> Result<(), Failure> {
     let mut words = command.iter();
     let mut run = std::process::Command::new(words.next().cloned().unwrap_or_default());
     run.args(words);
-    let status = UserNamespace::plan()?.run(run)?;
+    finish(UserNamespace::plan()?.run(run)?)
+}
+
+/// Ends with the status of a command that was run.
+pub(crate) fn finish(status: ExitStatus) -> Result<(), Failure> {
     if status.success() {
         return Ok(());
     }
-    use std::os::unix::process::ExitStatusExt;
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Err(Failure::Status(u8::try_from(code).unwrap_or(1)))
 }

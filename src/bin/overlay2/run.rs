@@ -1,0 +1,181 @@
+//! Commands run in containers, by an OCI runtime.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use overlay2::bundle::{Network, Process, Runtime};
+use overlay2::mount::{MountOptions, Syncing};
+use overlay2::userns::{UserNamespace, in_initial_namespace};
+use overlay2::{Base, Driver, Watch};
+use serde_json::json;
+
+use crate::args::{self, Bundle, Run};
+use crate::output::Output;
+use crate::{Failure, complain, system};
+
+/// Whether nothing can be mounted here, but in a user namespace it may be.
+pub(crate) fn needs_namespace() -> bool {
+    in_initial_namespace() && !rustix::process::geteuid().is_root()
+}
+
+/// Runs this very command again, as root of a user namespace.
+pub(crate) fn in_namespace(run: &Run) -> Result<(), Failure> {
+    if let Some(runtime) = &run.runtime {
+        // What is missing is better told here, where its name means the same.
+        which(runtime)?;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1));
+    system::finish(UserNamespace::plan()?.run(command)?)
+}
+
+pub(crate) fn bundle(driver: &Driver, out: &Output, bundle: &Bundle) -> Result<(), Failure> {
+    let dir = std::path::absolute(&bundle.dir)?;
+    match DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let mounted = driver.container(&bundle.container)?.mounted;
+    if mounted.is_none() {
+        let target = dir.join("rootfs");
+        make_dir(&target)?;
+        driver.mount(&bundle.container, Some(&target), &MountOptions::default())?;
+    }
+    let made = driver.bundle(&bundle.container, &process(&bundle.process, &bundle.command));
+    if let Err(error) = made.and_then(|made| made.write(&dir)) {
+        if mounted.is_none() {
+            driver.unmount(&bundle.container)?;
+        }
+        return Err(error.into());
+    }
+    let shown = dir.display().to_string();
+    Ok(out.lines(&json!({"container": bundle.container, "bundle": shown}), &[shown])?)
+}
+
+/// Creates, mounts, runs, unmounts and removes; what was made goes, however it ends.
+pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
+    let runtime = match &run.runtime {
+        Some(program) => {
+            which(program)?;
+            Runtime::new(program)
+        }
+        None => Runtime::find()?,
+    };
+    let container = driver.create(&Base::Image(run.image.clone()), run.name.as_deref())?;
+    let ran = in_container(driver, &runtime, &container.id.to_string(), run);
+    let removed = match run.keep && ran.is_ok() {
+        true => Ok(()),
+        false => driver.remove_container(&container.id.to_string(), Watch::new()),
+    };
+    match (ran, removed) {
+        (Ok(status), removed) => {
+            removed?;
+            system::finish(status)
+        }
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(error)) => {
+            complain(&error.to_string(), error.help(), 1);
+            Err(failure)
+        }
+    }
+}
+
+fn in_container(
+    driver: &Driver,
+    runtime: &Runtime,
+    id: &str,
+    run: &Run,
+) -> Result<ExitStatus, Failure> {
+    let mut options = MountOptions::default();
+    if !run.keep {
+        // What is thrown away afterwards need not be synced.
+        options.syncing = Syncing::Volatile;
+    }
+    driver.mount(id, None, &options)?;
+    let ran = in_mounted(driver, runtime, id, run);
+    let unmounted = driver.unmount(id);
+    let status = ran?;
+    unmounted?;
+    Ok(status)
+}
+
+fn in_mounted(
+    driver: &Driver,
+    runtime: &Runtime,
+    id: &str,
+    run: &Run,
+) -> Result<ExitStatus, Failure> {
+    let bundle = driver.bundle(id, &process(&run.process, &run.command))?;
+    let scratch = Scratch::new(id)?;
+    let state = scratch.0.join("state");
+    make_dir(&state)?;
+    bundle.write(&scratch.0)?;
+    Ok(runtime.run(&scratch.0, &state, &format!("overlay2-{id}"))?)
+}
+
+fn process(wanted: &args::Process, command: &[String]) -> Process {
+    let mut process = Process::default();
+    let words = |program: &String| match program.as_str() {
+        "" => Vec::new(),
+        program => vec![program.to_owned()],
+    };
+    process.entrypoint = wanted.entrypoint.as_ref().map(words);
+    process.args = command.to_vec();
+    process.env.clone_from(&wanted.env);
+    process.cwd.clone_from(&wanted.workdir);
+    process.user.clone_from(&wanted.user);
+    process.terminal = wanted.tty;
+    process.hostname.clone_from(&wanted.hostname);
+    process.network = match wanted.network {
+        args::Network::None => Network::None,
+        args::Network::Host => Network::Host,
+    };
+    process.read_only = wanted.read_only;
+    process
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// A runtime that is named by a path has to be there; by a name, somewhere in `PATH`.
+fn which(program: &Path) -> Result<(), Failure> {
+    let executable = |path: PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = match program.components().count() {
+        1 if !program.is_absolute() => {
+            std::env::split_paths(&path).any(|dir| executable(dir.join(program)))
+        }
+        _ => executable(program.to_path_buf()),
+    };
+    if found {
+        return Ok(());
+    }
+    let what = format!("the OCI runtime {} is not installed", program.display());
+    Err(Failure::Io(io::Error::new(io::ErrorKind::NotFound, what)))
+}
+
+/// A directory that goes with all in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(id: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("overlay2-run-{id}"));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    #[expect(clippy::disallowed_methods, reason = "a runtime's own files, in a directory of ours")]
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans the temporary directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
