@@ -12,6 +12,7 @@ use crate::format::{Assumptions, opaque, whiteout};
 use crate::inode::Inode;
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
+use crate::sys::inode_io;
 use crate::sys::xattr::Target;
 
 impl Unpack<'_> {
@@ -141,7 +142,11 @@ impl Unpack<'_> {
         let attributes = directory.attributes.take();
         let path = directory.path.clone();
         if is_root && attributes.is_none() {
-            return Ok(());
+            // Mode and owner are what the directory was made with; its time would be that of now.
+            let (own, time) = (self.root.descend(&path), Inode::default_directory().mtime);
+            return own
+                .and_then(|own| inode_io::set_times(Target::open(&own), time, time))
+                .during("set times of", &path);
         }
         let dir: Dir = self.root.descend(&path).during("open directory", &path)?;
         if is_opaque {
