@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use super::Driver;
 use crate::digest::ChainId;
 use crate::error::{Context, Result};
+use crate::format::Ownership;
 use crate::format::lookup::{Redirects, Stack};
+use crate::format::override_stat::{self, OverrideStat};
 use crate::inode::Inode;
 use crate::store::LayerKey;
 use crate::sys::{Dir, inode_io};
@@ -51,7 +53,14 @@ impl Driver {
     /// The attributes of a chain's root directory.
     pub(super) fn root_of(&self, composed: &Composed) -> Result<Inode> {
         match &composed.root {
-            None => Ok(Inode::default_directory()),
+            None => {
+                let mut root = Inode::default_directory();
+                if self.ownership == Ownership::Recorded {
+                    let value = OverrideStat::of(&root).encode();
+                    root.xattrs.insert(override_stat::NAME.to_vec(), value);
+                }
+                Ok(root)
+            }
             Some(key) => {
                 let dir = self.store.open_layer(key)?;
                 inode_io::read_self(&dir).during("read root of", &self.store.layer_path(key))

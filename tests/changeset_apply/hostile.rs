@@ -29,7 +29,10 @@ fn surround(scratch: &Scratch) -> (BTreeSet<OsString>, Tree) {
 fn around(scratch: &Scratch) -> (BTreeSet<OsString>, Tree) {
     let place = scratch.place.path();
     let names = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name());
-    (names.collect(), tree::read(overlay2::Dir::open_ambient(place.join("outside")).unwrap()))
+    let mut files = tree::read(overlay2::Dir::open_ambient(place.join("outside")).unwrap());
+    // For a moment while it writes a file back, ext4 says that it has no blocks.
+    files.values_mut().for_each(|node| node.allocated = 0);
+    (names.collect(), files)
 }
 
 fn escapes(target: &Path) -> Vec<Entry> {
