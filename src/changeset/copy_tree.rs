@@ -26,7 +26,7 @@ const STRIDE: usize = 32;
 /// Which of a file's attributes are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// All, overlayfs's own too.
+    /// All, overlayfs's own too, but not what only repeats an ACL.
     All,
     /// All but overlayfs's own, as a copy-up does; the container's own stay escaped.
     Shown(Namespace),
@@ -34,10 +34,11 @@ pub(super) enum Keep {
 
 impl Keep {
     fn keeps(self, name: &[u8]) -> bool {
-        match self {
+        let is_shown = match self {
             Self::All => true,
             Self::Shown(namespace) => namespace.unescape(name).is_some(),
-        }
+        };
+        is_shown && !xattr::repeats_acl(name)
     }
 }
 
@@ -231,5 +232,25 @@ impl Subject for At<'_> {
         let path = self.folders.path(self.folder);
         let path = if self.name.is_empty() { path } else { path.join(self.name) };
         Cow::Owned(path.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_and_what_repeats_an_acl_are_left_out() {
+        let shown = Keep::Shown(Namespace::Trusted);
+        for (name, all, shows) in [
+            (&b"user.a"[..], true, true),
+            (b"system.posix_acl_access", true, true),
+            (b"trusted.overlay.opaque", true, false),
+            (b"trusted.overlay.overlay.opaque", true, true),
+            (b"trusted.SGI_ACL_FILE", false, false),
+            (b"trusted.SGI_ACL_DEFAULT", false, false),
+        ] {
+            assert_eq!((Keep::All.keeps(name), shown.keeps(name)), (all, shows), "{name:?}");
+        }
     }
 }

@@ -180,9 +180,8 @@ fn is_portable(name: &[u8]) -> bool {
     if let Some(name) = name.strip_prefix(b"security.") {
         return name != b"selinux" && name != b"evm" && !name.starts_with(b"SMACK64");
     }
-    // XFS lists each ACL a second time, as `trusted.SGI_ACL_FILE` or `trusted.SGI_ACL_DEFAULT`.
     name.starts_with(b"user.")
-        || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.SGI_ACL_"))
+        || (name.starts_with(b"trusted.") && !xattr::repeats_acl(name))
         || name.starts_with(b"system.posix_acl_")
 }
 

@@ -212,10 +212,10 @@ impl Core {
         }
     }
 
-    /// Copies all attributes but overlayfs's own.
+    /// Copies all attributes but overlayfs's own, and what only repeats others.
     pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> SysResult<()> {
         for name in xattr::list(from)? {
-            if self.options.namespace.unescape(&name).is_none() {
+            if self.options.namespace.unescape(&name).is_none() || xattr::repeats_acl(&name) {
                 continue;
             }
             let Some(value) = xattr::get(from, &name)? else { continue };
@@ -334,19 +334,16 @@ fn must_be_copied(name: &[u8]) -> bool {
 }
 
 fn create_regular(upper: &Upper) -> SysResult<Copy<'_>> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR;
-    match upper.work.open(b".", flags, 0o600) {
-        Ok(file) => Ok(Copy::Unnamed(file)),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let temporary = upper.temporary();
-            upper.work.make_node(
-                temporary.name(),
-                FileType::RegularFile,
-                0o600,
-                crate::Device::ZERO,
-            )?;
-            Ok(Copy::Named(temporary))
+    use std::sync::atomic::Ordering;
+    if upper.has_unnamed.load(Ordering::Relaxed) {
+        match upper.work.open(b".", OFlags::TMPFILE | OFlags::RDWR, 0o600) {
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            other => return other.map(Copy::Unnamed),
         }
-        Err(error) => Err(error),
+        upper.has_unnamed.store(false, Ordering::Relaxed);
     }
+    let temporary = upper.temporary();
+    let device = crate::Device::ZERO;
+    upper.work.make_node(temporary.name(), FileType::RegularFile, 0o600, device)?;
+    Ok(Copy::Named(temporary))
 }

@@ -1,7 +1,7 @@
 //! The writable layer: the WorkDir, in which every change of several steps is prepared.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -22,6 +22,8 @@ pub(super) struct Upper {
     next: AtomicU64,
     /// The name in `work` of the whiteout of which all others are links.
     whiteout: Mutex<Option<Box<[u8]>>>,
+    /// The file system makes files without a name (`O_TMPFILE`), as far as is known.
+    pub(super) has_unnamed: AtomicBool,
     _lock: Lock,
 }
 
@@ -104,7 +106,13 @@ impl Upper {
             work.chmod(b"work", 0o700).during("open work in", what)?;
         }
         remove::empty_directory(&dir).during("empty work in", what)?;
-        Ok(Self { work: dir, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: held })
+        Ok(Self {
+            work: dir,
+            next: AtomicU64::new(1),
+            whiteout: Mutex::new(None),
+            has_unnamed: AtomicBool::new(true),
+            _lock: held,
+        })
     }
 
     /// A temporary name, spelled as the kernel spells them.

@@ -97,6 +97,12 @@ pub(crate) fn remove(target: Target<'_>, name: &[u8]) -> SysResult<()> {
     }
 }
 
+/// Whether an attribute only repeats an ACL: XFS lists each a second time, as `trusted.SGI_ACL_FILE`
+/// or `trusted.SGI_ACL_DEFAULT`, in a form that means nothing elsewhere.
+pub(crate) fn repeats_acl(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.SGI_ACL_")
+}
+
 /// The names of all attributes that the process may see, in the file system's order.
 pub(crate) fn list(target: Target<'_>) -> SysResult<Vec<Vec<u8>>> {
     let mut buffer = vec![0; 1024];

@@ -14,6 +14,9 @@ use crate::merged::{EntryKind, Options, Redirects, Tree};
 use crate::sys::Dir;
 use crate::sys::xattr::{self, Target};
 
+/// Set where trees are to do without `O_TMPFILE`, as on file systems that do not have it.
+pub(super) const WITHOUT_UNNAMED: &str = "OVERLAY2_TEST_WITHOUT_UNNAMED";
+
 /// Who looks at the layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
@@ -93,7 +96,7 @@ impl Bed {
     pub(super) fn tree(&self) -> Tree {
         let lowers = (0..self.lowers).map(|i| self.dir(&format!("lower{i}"))).collect();
         let (upper, work) = (self.dir("upper"), self.dir("work"));
-        Tree::writable(lowers, upper, work, &self.manner.options()).unwrap()
+        writable(lowers, upper, work, &self.manner.options())
     }
 
     pub(super) fn mount(&self) -> rustix::io::Result<Mounted> {
@@ -134,6 +137,16 @@ impl Bed {
     pub(super) fn lowers(&self) -> Vec<Vec<String>> {
         (0..self.lowers).map(|index| self.raw(&format!("lower{index}"))).collect()
     }
+}
+
+/// Opens a tree, in the way that the environment asks for.
+pub(super) fn writable(lowers: Vec<Dir>, upper: Dir, work: Dir, options: &Options) -> Tree {
+    let tree = Tree::writable(lowers, upper, work, options).unwrap();
+    if std::env::var_os(WITHOUT_UNNAMED).is_some() {
+        let upper = tree.core.upper.as_ref().unwrap();
+        upper.has_unnamed.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+    tree
 }
 
 /// Directories that the operations have closed are opened, so that a plain user can remove them.
@@ -258,9 +271,22 @@ fn raw(root: &Path, below: &Path, namespace: Namespace, lines: &mut Vec<String>)
         let mut names: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
+        let (own, first) = (lines.len() - 1, lines.len());
         for name in names {
             raw(root, &below.join(name), namespace, lines);
         }
+        forget_stale_impure(namespace, below, &mut lines[own..], first - own);
+    }
+}
+
+/// The kernel takes the mark `impure` away when it lists a directory that needs it no more.
+fn forget_stale_impure(namespace: Namespace, below: &Path, lines: &mut [String], first: usize) {
+    let origin = format!(" {}origin=", namespace.prefix());
+    let depth = below.components().count() + 1;
+    let is_child =
+        |line: &String| Path::new(line.split(' ').next().unwrap()).components().count() == depth;
+    if !lines[first..].iter().any(|line| is_child(line) && line.contains(&origin)) {
+        lines[0] = lines[0].replace(&format!(" {}impure=\"y\"", namespace.prefix()), "");
     }
 }
 

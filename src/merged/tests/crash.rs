@@ -5,7 +5,6 @@ use std::path::Path;
 use super::bed::{Bed, Manner, Who, merged, same};
 use super::machine::cases;
 use crate::Dir;
-use crate::merged::Tree;
 
 const VICTIM: &str = "OVERLAY2_TEST_VICTIM";
 const LENGTH: usize = 50_000;
@@ -16,7 +15,7 @@ fn victim() {
     let Some(root) = std::env::var_os(VICTIM) else { return };
     let dir = |name: &str| Dir::open_ambient(Path::new(&root).join(name)).unwrap();
     let options = Manner::plain().options();
-    let tree = Tree::writable(vec![dir("lower0")], dir("upper"), dir("work"), &options).unwrap();
+    let tree = super::bed::writable(vec![dir("lower0")], dir("upper"), dir("work"), &options);
     tree.write("new", vec![b'b'; LENGTH]).unwrap();
     for number in 0.. {
         let file = format!("d/e/{}", number % 8);

@@ -3,6 +3,9 @@
 mod backend;
 mod bed;
 mod crash;
+mod environments;
+mod faults;
+mod handles;
 mod laws;
 mod machine;
 mod rows;
@@ -14,63 +17,6 @@ fn skip(test: &str, reason: &str) {
         std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"),
         "{test} could not run: {reason}"
     );
-}
-
-/// Runs all tests of this module again in another process, by way of `command`, which gets the test
-/// program and its arguments behind its own.
-fn run_again(test: &str, command: &[&str], user_namespace: bool) {
-    use std::os::unix::fs::PermissionsExt;
-    const AGAIN: &str = "OVERLAY2_TEST_AGAIN";
-    if std::env::var_os(AGAIN).is_some() {
-        return;
-    }
-    let is_root = rustix::process::geteuid().is_root();
-    let mut words = Vec::new();
-    if is_root {
-        words.extend(["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"]);
-    }
-    words.extend(command);
-    if words.is_empty() {
-        // This process is what is asked for.
-        return;
-    }
-    let start = |program: &std::ffi::OsStr| {
-        let mut child = std::process::Command::new(words[0]);
-        child.args(&words[1..]).arg(program);
-        child
-    };
-    let works = start("true".as_ref()).output().is_ok_and(|output| output.status.success());
-    if !works {
-        return skip(test, &format!("{words:?} does not work here"));
-    }
-    // The user may not get to where the program lies, nor to this process's scratch directories.
-    let scratch = tempfile::tempdir().unwrap();
-    let program = scratch.path().join("tests");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let mode = |mode| std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(&program, mode(0o755)).unwrap();
-    std::fs::set_permissions(scratch.path(), mode(0o1777)).unwrap();
-    let mut child = start(program.as_os_str());
-    child.arg("merged::tests::").env(AGAIN, "1").env("TMPDIR", scratch.path());
-    child.env("OVERLAY2_CASES", (machine::cases() / 4 + 1).to_string());
-    // What cannot run there runs here.
-    child.env_remove("OVERLAY2_REQUIRE").current_dir("/");
-    if user_namespace {
-        child.env("OVERLAY2_TEST_USERXATTR", "1");
-    }
-    let output = child.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[test]
-fn all_of_it_as_a_plain_user() {
-    run_again("all_of_it_as_a_plain_user", &[], false);
-}
-
-#[test]
-fn all_of_it_in_a_user_namespace() {
-    let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
-    run_again("all_of_it_in_a_user_namespace", &unshare, true);
 }
 
 /// Owners and devices that a plain user may not make are kept, shown, and survive a copy-up.
