@@ -133,3 +133,6 @@ impl Driver {
         KernelFeatures::probe(self.store.dir())
     }
 }
+
+#[cfg(test)]
+mod laws;

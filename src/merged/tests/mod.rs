@@ -9,6 +9,9 @@ mod handles;
 mod laws;
 mod machine;
 mod rows;
+mod scene;
+
+pub(crate) use scene::{Scene, random_scenes};
 
 /// Whether a test that this machine cannot run may be left out.
 fn skip(test: &str, reason: &str) {
