@@ -32,6 +32,7 @@ impl Core {
         }
         self.must_own(node)?;
         self.copy_up(node, Data::Whole)?;
+        node.set_searched(false);
         if self.change_record(node, |record| record.mode = mode & 0o7777)? {
             return Ok(());
         }
@@ -54,6 +55,7 @@ impl Core {
             return Err(Errno::INVAL);
         }
         self.copy_up(node, Data::Whole)?;
+        node.set_searched(false);
         let recorded = self.change_record(node, |record| {
             record.uid = uid.unwrap_or(record.uid);
             record.gid = gid.unwrap_or(record.gid);
@@ -107,6 +109,16 @@ impl Core {
         rustix::fs::accessat(CWD, proc_path(real.held()?), access, AtFlags::EACCESS)
     }
 
+    /// Fails where the process may not look names up in a directory. What is alive would be found
+    /// without asking the kernel, so it is asked once, and again when permissions have changed.
+    pub(super) fn may_search(&self, dir: &Node) -> SysResult<()> {
+        if !dir.was_searched() {
+            self.must_be_able(dir, Access::EXEC_OK)?;
+            dir.set_searched(true);
+        }
+        Ok(())
+    }
+
     /// Fails where the process may not change names in a directory.
     pub(super) fn may_change(&self, dir: &Node) -> SysResult<()> {
         self.must_be_able(dir, Access::WRITE_OK | Access::EXEC_OK)
@@ -150,6 +162,23 @@ impl Core {
         Ok(())
     }
 
+    /// Fails for a file of somebody else that the process may not read and write, or that has the
+    /// owner's rights when it is run, where the machine protects those (`protected_hardlinks`).
+    pub(super) fn may_link(&self, node: &Node) -> SysResult<()> {
+        let stat = node.real().stat()?;
+        if is_privileged() || owns(&stat) {
+            return Ok(());
+        }
+        let takes_rights = stat.st_mode & 0o4000 != 0 || stat.st_mode & 0o2010 == 0o2010;
+        let is_safe = dir::type_of(&stat) == FileType::RegularFile
+            && !takes_rights
+            && self.must_be_able(node, Access::READ_OK | Access::WRITE_OK).is_ok();
+        if is_safe || !is_set("/proc/sys/fs/protected_hardlinks") {
+            return Ok(());
+        }
+        Err(Errno::PERM)
+    }
+
     /// Without privilege an owner can do no more than change the group to one of its own.
     fn may_give_away(&self, node: &Node, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
         self.must_own(node)?;
@@ -173,16 +202,7 @@ impl Core {
 /// kernel asks that before it looks at the file.
 fn is_mapped(kind: &str, id: Option<u32>) -> bool {
     let Some(id) = id.filter(|id| *id != u32::MAX) else { return true };
-    let path = format!("/proc/self/{kind}_map");
-    let Ok(map) =
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-    else {
-        return true;
-    };
-    let mut text = String::new();
-    if std::io::Read::read_to_string(&mut std::fs::File::from(map), &mut text).is_err() {
-        return true;
-    }
+    let Some(text) = read_proc(&format!("/proc/self/{kind}_map")) else { return true };
     text.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
         let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
@@ -192,6 +212,20 @@ fn is_mapped(kind: &str, id: Option<u32>) -> bool {
         };
         (first..first.saturating_add(count)).contains(&u64::from(id))
     })
+}
+
+/// Whether a setting of the machine is on.
+fn is_set(path: &str) -> bool {
+    read_proc(path).is_some_and(|text| text.trim() != "0")
+}
+
+/// What the kernel tells in a file of `/proc`.
+fn read_proc(path: &str) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text).ok()?;
+    Some(text)
 }
 
 fn owns(stat: &Stat) -> bool {

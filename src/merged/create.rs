@@ -146,6 +146,7 @@ impl Core {
         if !matches!(self.see_locked(dir, name)?, Seen::Absent) {
             return Err(Errno::EXIST);
         }
+        self.may_link(node)?;
         let upper = self.upper()?;
         self.may_change(dir)?;
         if node.is_directory() {

@@ -28,6 +28,7 @@ impl Core {
     /// What `name` is in `dir`.
     pub(super) fn see(&self, dir: &Arc<Node>, name: &[u8]) -> SysResult<Seen> {
         if let Some(node) = self.table.get(dir.id, name) {
+            self.may_search(dir)?;
             return Ok(Seen::Node(node));
         }
         let _names = dir.read_names();
@@ -41,11 +42,14 @@ impl Core {
         }
         loop {
             if let Some(node) = self.table.get(dir.id, name) {
+                self.may_search(dir)?;
                 return Ok(Seen::Node(node));
             }
             let before = dir.copied_up();
             let parts = dir.parts()?;
-            match self.stack.lookup(&parts, name)? {
+            let found = self.stack.lookup(&parts, name)?;
+            dir.set_searched(true);
+            match found {
                 Found::Absent => return Ok(Seen::Absent),
                 // Copied up since the layers were looked at, so seen too low.
                 Found::File(_) if dir.copied_up() != before => {}
@@ -82,6 +86,7 @@ impl Core {
     /// The node of `name` in `dir`; `None` where there is no such name.
     pub(super) fn node(&self, dir: &Arc<Node>, name: &[u8]) -> SysResult<Option<Arc<Node>>> {
         if let Some(node) = self.table.get(dir.id, name) {
+            self.may_search(dir)?;
             return Ok(Some(node));
         }
         let _names = dir.read_names();

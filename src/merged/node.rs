@@ -32,6 +32,8 @@ pub(super) struct Node {
     copying: Mutex<()>,
     /// Of a directory: counts the files in it that were copied up.
     copied_up: AtomicU64,
+    /// Of a directory: names were looked up in it, and its permissions are what they were then.
+    searched: AtomicBool,
     /// Of an upper directory: it carries the mark `impure`.
     pub(super) impure: AtomicBool,
     /// It has no name any more.
@@ -129,6 +131,7 @@ impl Node {
             names: RwLock::new(()),
             copying: Mutex::new(()),
             copied_up: AtomicU64::new(0),
+            searched: AtomicBool::new(false),
             impure: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             identity: RwLock::new(identity),
@@ -172,6 +175,15 @@ impl Node {
 
     pub(super) fn parent(&self) -> Option<Arc<Self>> {
         lock(&self.place).as_ref().map(|place| Arc::clone(&place.parent))
+    }
+
+    pub(super) fn was_searched(&self) -> bool {
+        self.searched.load(Ordering::Acquire)
+    }
+
+    /// Says whether the process is known to be able to look names up in it.
+    pub(super) fn set_searched(&self, searched: bool) {
+        self.searched.store(searched, Ordering::Release);
     }
 
     pub(super) fn is_gone(&self) -> bool {

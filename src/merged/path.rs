@@ -109,8 +109,12 @@ impl Core {
             };
             let (slash, end) = steps.ends();
             match component.as_slice() {
-                b"." => last = Last::Dot,
+                b"." => {
+                    self.may_search(&dir)?;
+                    last = Last::Dot;
+                }
                 b".." => {
+                    self.may_search(&dir)?;
                     dir = dir.parent().unwrap_or(dir);
                     last = Last::DotDot;
                 }

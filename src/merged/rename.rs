@@ -100,8 +100,14 @@ impl Core {
     ) -> SysResult<()> {
         let target_dir = target.filter(|target| target.is_directory());
         let _inside = target_dir.map(|dir| dir.change_names()).transpose()?;
-        if let Some(target) = target_dir
-            && !self.stack.entries(&*target.parts()?)?.is_empty()
+        let is_empty = match target_dir {
+            Some(dir) => self.stack.entries(&*dir.parts()?)?.is_empty(),
+            None => true,
+        };
+        // Of a directory of the upper layer alone the kernel learns it when all is prepared.
+        if let Some(dir) = target_dir
+            && !is_empty
+            && (!self.is_upper(dir)? || self.lies_below(dir)?)
         {
             return Err(Errno::NOTEMPTY);
         }
@@ -112,12 +118,16 @@ impl Core {
         let (from, to) = (old.dir.upper_dir()?, new.dir.upper_dir()?);
         let _copying = target.map(|target| target.lock_copying());
         if let Some(target) = target_dir
+            && is_empty
             && self.is_upper(target)?
         {
             self.clear_whiteouts(target, &to, &new.name)?;
         }
         let whiteout = target.is_none() && self.has_whiteout(&to, &new.name)?;
         self.mark_moved(old, new, source, &to)?;
+        if !is_empty {
+            return Err(Errno::NOTEMPTY);
+        }
         let exchanged = whiteout && (below || source.is_directory());
         let flags = if !below && !exchanged {
             RenameFlags::empty()

@@ -62,6 +62,8 @@ impl Core {
         let stored = self.stored_name(name)?;
         self.may_set_xattr(node, name)?;
         self.copy_up(node, Data::Whole)?;
+        // It may be an ACL.
+        node.set_searched(false);
         let flags = match mode {
             XattrMode::Set => XattrFlags::empty(),
             XattrMode::Create => XattrFlags::CREATE,
@@ -81,6 +83,7 @@ impl Core {
             self.get_xattr(node, name)?;
         }
         self.copy_up(node, Data::Whole)?;
+        node.set_searched(false);
         xattr::remove_held(node.real().held()?, &stored)
     }
 

@@ -169,7 +169,7 @@ fn open_all(path: &Path) {
 
 /// Makes one entry: `d/` directory, `f=text` file, `l->target` symlink, `p|` FIFO, `c@1:3` device,
 /// `n<>f` hard link to `f`, `x!` whiteout, `x!!` xattr whiteout, `d/!` opaque, `d/?` may hold xattr
-/// whiteouts, `f%name=value` attribute, `f^mode` permission bits.
+/// whiteouts, `f%name=value` attribute, `f^mode` permission bits, `f#uid:gid` owner.
 fn make_entry(layer: &Path, line: &str, namespace: Namespace) {
     let set = |path: &str, name: &[u8], value: &str| {
         let path = layer.join(path);
@@ -186,6 +186,10 @@ fn make_entry(layer: &Path, line: &str, namespace: Namespace) {
     } else if let Some((path, mode)) = line.split_once('^') {
         let mode = u32::from_str_radix(mode, 8).unwrap();
         std::fs::set_permissions(layer.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    } else if let Some((path, owner)) = line.split_once('#') {
+        let (uid, gid) = owner.split_once(':').unwrap();
+        let (uid, gid) = (uid.parse().unwrap(), gid.parse().unwrap());
+        std::os::unix::fs::lchown(layer.join(path), Some(uid), Some(gid)).unwrap();
     } else if let Some(path) = line.strip_suffix("/!") {
         set(path, &namespace.name(mark::OPAQUE), "y");
     } else if let Some(path) = line.strip_suffix("/?") {

@@ -93,6 +93,22 @@ fn all_of_it_in_a_user_namespace() {
     Again { user_marks: true, ..again }.run();
 }
 
+/// Where the process can be several users, none of whom has privileges outside.
+#[test]
+fn as_several_users_in_a_user_namespace() {
+    let unshare = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount"];
+    let user = ["setpriv", "--reuid=overlay2-ci", "--regid=overlay2-ci", "--init-groups"];
+    Again {
+        test: "as_several_users_in_a_user_namespace",
+        as_root: [&user[..], &unshare].concat(),
+        as_user: unshare.to_vec(),
+        user_marks: true,
+        share: 4,
+        filters: &["merged::tests::callers::", "merged::tests::rows::", "merged::tests::machine::"],
+    }
+    .run();
+}
+
 /// Where neither namespaces nor privileges can be had, as in many a container.
 #[test]
 fn all_of_it_where_namespaces_are_forbidden() {

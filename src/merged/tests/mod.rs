@@ -2,6 +2,7 @@
 
 mod backend;
 mod bed;
+mod callers;
 mod crash;
 mod environments;
 mod faults;

@@ -142,6 +142,9 @@ rows! {
     rename_directory_over_directory: [["d/", "e/", "e/f=1"]] => [
         md("n"), wr("n/x", "x"), mv("n", "e"), rm("e/f"), mv("n", "e"), ls("e"), mv("e", "d"), ls("d"),
     ];
+    rename_over_full_upper_directory: [["c/", "c/x=1", "k/"]] => [
+        md("a"), wr("a/a", ""), mv("c", "a"), md("n"), mv("n", "a"), md("k/n"), mv("k/n", "a"), mv("a", "c"),
+    ];
     rename_target_with_whiteouts_only: [["e/", "e/f=1", "e/g=1"]] => [
         rm("e/f"), rm("e/g"), md("n"), mv("n", "e"), ls("e"), wr("e/f", "new"),
     ];
@@ -253,6 +256,12 @@ rows_in! {
     redirects_written(Write): [["d/", "d/f=1", "d/e/", "d/e/g=2", "x/"], ["d/", "d/h=1"]] => [
         mv("d", "n"), ls("n"), mv("n/e", "x/e"), wr("x/e/g", "3"), mv("n", "m"), mv("x/e", "x/k"), md("d"), ls("d"),
         mv("m", "x/m"), rm("x/m/h"), ls("x/m"), md("x/new"), swap("x/m", "d"), ls("d"), ls("x/m"), wr("d/z", ""),
+    ];
+}
+
+rows_in! {
+    rename_over_full_upper_directory_copies_up_first(Write): [["c/", "e/", "e/x=1"]] => [
+        md("a"), wr("a/a", ""), mv("c", "a"), mv("e", "a"), Stat(s("c")), md("n"), md("n/n"), mv("a", "n"),
     ];
 }
 
