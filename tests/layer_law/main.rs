@@ -32,7 +32,9 @@ mod words;
 
 use std::cell::{Cell, RefCell};
 
-use overlay2::{ChainId, Driver, DriverOptions, Durability, ErrorKind, Namespace, Ownership, Watch};
+use overlay2::{
+    ChainId, Driver, DriverOptions, Durability, ErrorKind, Namespace, Ownership, Watch,
+};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use reading::{Reading, Why};
 use words::{Layer, Word};

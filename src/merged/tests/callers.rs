@@ -165,7 +165,7 @@ fn in_layers_of_their_own_users_may_do_what_the_kernel_lets_them() {
 fn check(test: &str, lines: &[&str], ops: &[Op]) {
     if can_become(test) {
         let layer: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        let (ours, theirs) = (bed(&[layer.clone()]), bed(&[layer]));
+        let (ours, theirs) = (bed(std::slice::from_ref(&layer)), bed(std::slice::from_ref(&layer)));
         assert_eq!(on_merged(&ours, ops), on_kernel(&theirs, ops), "{test}");
     }
 }
