@@ -218,7 +218,7 @@ impl Stack {
         let may_be = match kind {
             Kind::CharDevice | Kind::Unknown => true,
             Kind::Regular => part.opaque == Opaque::XattrWhiteouts,
-            Kind::Directory | Kind::Other => false,
+            _ => false,
         };
         if !may_be {
             return Ok(false);

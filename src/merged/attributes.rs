@@ -14,10 +14,22 @@ use crate::sys::dir::{self, SysResult};
 use crate::sys::inode_io;
 use crate::sys::xattr::proc_path;
 
-/// Whether the kernel's checks, which come with the operations on the upper layer, would come too
-/// late to keep what the process may not do from being copied up.
-pub(super) fn is_privileged() -> bool {
+/// Whether the process has the privileges of root, at least over what its user namespace can express.
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether there is nothing that the process may not do, so that nothing need be asked. Of others
+/// it is asked first: the kernel's checks, which come with the operations on the upper layer, come
+/// too late to keep what the process may not do from being copied up.
+pub(super) fn may_do_all() -> bool {
+    use std::sync::OnceLock;
+    static ALL_IDS: OnceLock<bool> = OnceLock::new();
+    let has_all = || {
+        let map = read_proc("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    is_root() && *ALL_IDS.get_or_init(has_all)
 }
 
 impl Core {
@@ -47,7 +59,7 @@ impl Core {
         gid: Option<u32>,
     ) -> SysResult<()> {
         self.upper()?;
-        if !is_privileged() && !self.records_owners() {
+        if !may_do_all() && !self.records_owners() {
             self.may_give_away(node, uid, gid)?;
         }
         let expressible = is_mapped("uid", uid) && is_mapped("gid", gid);
@@ -102,7 +114,7 @@ impl Core {
 
     /// Fails where the process may not use a node in this way.
     pub(super) fn must_be_able(&self, node: &Node, access: Access) -> SysResult<()> {
-        if is_privileged() {
+        if may_do_all() {
             return Ok(());
         }
         let real = node.real();
@@ -126,14 +138,24 @@ impl Core {
 
     /// Fails where a sticky directory keeps a name from the process.
     pub(super) fn may_delete(&self, dir: &Node, node: &Node) -> SysResult<()> {
-        if is_privileged() {
+        if may_do_all() {
             return Ok(());
         }
         let parent = dir.real().stat()?;
-        if parent.st_mode & 0o1000 == 0 || owns(&parent) || owns(&node.real().stat()?) {
+        if parent.st_mode & 0o1000 == 0 || owns(&parent) {
             return Ok(());
         }
-        Err(Errno::PERM)
+        let stat = node.real().stat()?;
+        if owns(&stat) || has_rights_over(&stat) { Ok(()) } else { Err(Errno::PERM) }
+    }
+
+    /// Whether a directory is sticky, and somebody else's.
+    pub(super) fn is_anothers_sticky(&self, dir: &Node) -> SysResult<bool> {
+        if may_do_all() {
+            return Ok(false);
+        }
+        let stat = dir.real().stat()?;
+        Ok(stat.st_mode & 0o1000 != 0 && !is_owner_or_root(&stat))
     }
 
     pub(super) fn may_rename(
@@ -142,31 +164,37 @@ impl Core {
         new: &End,
         source: &Node,
         target: Option<&Arc<Node>>,
-        mode: RenameMode,
     ) -> SysResult<()> {
         self.may_change(&old.dir)?;
         self.may_delete(&old.dir, source)?;
         self.may_change(&new.dir)?;
-        if let Some(target) = target {
-            self.may_delete(&new.dir, target)?;
+        target.map_or(Ok(()), |target| self.may_delete(&new.dir, target))
+    }
+
+    /// Fails where a directory that moves to another parent may not get another `..`.
+    pub(super) fn may_change_parents(
+        &self,
+        old: &End,
+        new: &End,
+        source: &Node,
+        target: Option<&Arc<Node>>,
+        mode: RenameMode,
+    ) -> SysResult<()> {
+        if old.dir.id == new.dir.id {
+            return Ok(());
         }
-        // What moves to another parent gets another `..`.
-        if old.dir.id != new.dir.id {
-            let exchanged = target.filter(|_| mode == RenameMode::Exchange).map(|node| &**node);
-            for node in [Some(source), exchanged].into_iter().flatten() {
-                if node.is_directory() {
-                    self.must_be_able(node, Access::WRITE_OK)?;
-                }
-            }
-        }
-        Ok(())
+        let exchanged = target.filter(|_| mode == RenameMode::Exchange).map(|node| &**node);
+        let moved = [Some(source), exchanged].into_iter().flatten();
+        moved
+            .filter(|node| node.is_directory())
+            .try_for_each(|node| self.must_be_able(node, Access::WRITE_OK))
     }
 
     /// Fails for a file of somebody else that the process may not read and write, or that has the
     /// owner's rights when it is run, where the machine protects those (`protected_hardlinks`).
     pub(super) fn may_link(&self, node: &Node) -> SysResult<()> {
         let stat = node.real().stat()?;
-        if is_privileged() || owns(&stat) {
+        if may_do_all() || is_owner_or_root(&stat) {
             return Ok(());
         }
         let takes_rights = stat.st_mode & 0o4000 != 0 || stat.st_mode & 0o2010 == 0o2010;
@@ -181,8 +209,11 @@ impl Core {
 
     /// Without privilege an owner can do no more than change the group to one of its own.
     fn may_give_away(&self, node: &Node, uid: Option<u32>, gid: Option<u32>) -> SysResult<()> {
-        self.must_own(node)?;
         let stat = node.real().stat()?;
+        if has_rights_over(&stat) {
+            return Ok(());
+        }
+        self.must_own(node)?;
         let in_group = |gid: u32| {
             gid == stat.st_gid
                 || gid == rustix::process::getegid().as_raw()
@@ -194,7 +225,11 @@ impl Core {
     }
 
     fn must_own(&self, node: &Node) -> SysResult<()> {
-        if is_privileged() || owns(&node.real().stat()?) { Ok(()) } else { Err(Errno::PERM) }
+        if may_do_all() || is_owner_or_root(&node.real().stat()?) {
+            Ok(())
+        } else {
+            Err(Errno::PERM)
+        }
     }
 }
 
@@ -226,6 +261,22 @@ fn read_proc(path: &str) -> Option<String> {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text).ok()?;
     Some(text)
+}
+
+/// Whether the process has root's rights over a file: its user namespace must know both ids.
+fn has_rights_over(stat: &Stat) -> bool {
+    is_root() && is_known("uid", stat.st_uid) && is_known("gid", stat.st_gid)
+}
+
+/// As the kernel asks where only the owner may do something (`inode_owner_or_capable`).
+fn is_owner_or_root(stat: &Stat) -> bool {
+    owns(stat) || (is_root() && is_known("uid", stat.st_uid))
+}
+
+/// Whether an id is a file's own, and not what stands for all that cannot be expressed.
+fn is_known(kind: &str, id: u32) -> bool {
+    const OVERFLOW: u32 = 65_534;
+    id != OVERFLOW || is_mapped(kind, Some(id))
 }
 
 fn owns(stat: &Stat) -> bool {

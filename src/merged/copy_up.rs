@@ -12,7 +12,7 @@ use rustix::fs::{FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::Core;
-use super::attributes::is_privileged;
+use super::attributes::is_root;
 use super::lookup::hold_name;
 use super::node::{Identity, Node, Place, Real, RealFile};
 use super::upper::{Temporary, Upper};
@@ -84,7 +84,7 @@ impl Core {
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
         let copy = self.prepare(upper, &real, &stat, data, marked)?;
-        let closed = parent_stat.st_mode & 0o200 == 0 && !is_privileged();
+        let closed = parent_stat.st_mode & 0o200 == 0 && !is_root();
         if closed {
             // The kernel changes it as the one who mounted, whatever its mode.
             inode_io::chmod(Target::held(&to), (parent_stat.st_mode & 0o7777) | 0o300)?;
@@ -205,7 +205,7 @@ impl Core {
         inode_io::set_times(to, atime_of(stat), mtime_of(stat))
     }
 
-    fn status(&self, target: Target<'_>) -> SysResult<Stat> {
+    pub(super) fn status(&self, target: Target<'_>) -> SysResult<Stat> {
         match target {
             Target::Open(file) | Target::Held(file) => rustix::fs::fstat(file),
             Target::Name(dir, name) => dir.stat(name),
@@ -282,7 +282,7 @@ impl Core {
         lower: &Stat,
     ) -> SysResult<Dir> {
         let work = &self.upper()?.work;
-        let closed = lower.st_mode & 0o200 == 0 && !is_privileged();
+        let closed = lower.st_mode & 0o200 == 0 && !is_root();
         if closed {
             // Moving a directory rewrites its `..`, for which its owner must be able to write.
             work.chmod(temporary.name(), (lower.st_mode & 0o7777) | 0o200)?;

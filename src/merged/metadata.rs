@@ -45,7 +45,11 @@ impl EntryKind {
             Kind::Directory => Some(Self::Directory),
             Kind::Regular => Some(Self::Regular),
             Kind::CharDevice => Some(Self::CharDevice),
-            Kind::Other | Kind::Unknown => None,
+            Kind::BlockDevice => Some(Self::BlockDevice),
+            Kind::Symlink => Some(Self::Symlink),
+            Kind::Fifo => Some(Self::Fifo),
+            Kind::Socket => Some(Self::Socket),
+            Kind::Unknown => None,
         }
     }
 }

@@ -150,6 +150,10 @@ impl Core {
         end: bool,
         follow: Follow,
     ) -> SysResult<Step> {
+        if end {
+            // Before anything is said of the name, or of another path of the same operation.
+            self.may_search(dir)?;
+        }
         if end && !slash && follow == Follow::NotLast {
             return Ok(Step::End(None));
         }

@@ -22,14 +22,14 @@ impl Core {
     pub(super) fn unlink(&self, dir: &Arc<Node>, name: &[u8], slash: bool) -> SysResult<()> {
         let _names = dir.change_names()?;
         let node = self.node_locked(dir, name)?.ok_or(Errno::NOENT)?;
-        if node.is_directory() {
-            return Err(Errno::ISDIR);
-        }
         if slash {
-            return Err(Errno::NOTDIR);
+            return Err(if node.is_directory() { Errno::ISDIR } else { Errno::NOTDIR });
         }
         self.may_change(dir)?;
         self.may_delete(dir, &node)?;
+        if node.is_directory() {
+            return Err(Errno::ISDIR);
+        }
         self.remove_name(dir, name, &node)
     }
 
@@ -40,11 +40,11 @@ impl Core {
     pub(super) fn rmdir(&self, dir: &Arc<Node>, name: &[u8]) -> SysResult<()> {
         let _names = dir.change_names()?;
         let node = self.node_locked(dir, name)?.ok_or(Errno::NOENT)?;
+        self.may_change(dir)?;
+        self.may_delete(dir, &node)?;
         if !node.is_directory() {
             return Err(Errno::NOTDIR);
         }
-        self.may_change(dir)?;
-        self.may_delete(dir, &node)?;
         let _inside = node.change_names()?;
         if !self.stack.entries(&*node.parts()?)?.is_empty() {
             return Err(Errno::NOTEMPTY);

@@ -12,6 +12,7 @@ use crate::format::opaque::{self, Opaque};
 use crate::format::xattr_name::mark;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
+use crate::sys::inode_io;
 use crate::sys::xattr::{self, Target};
 
 /// What a rename does about the new name.
@@ -56,8 +57,9 @@ impl Core {
         {
             return Ok(());
         }
-        self.may_rename(old, new, &source, target.as_ref(), mode)?;
+        self.may_rename(old, new, &source, target.as_ref())?;
         check_types(&source, target.as_ref(), mode)?;
+        self.may_change_parents(old, new, &source, target.as_ref(), mode)?;
         self.upper()?;
         let exchanged = target.as_ref().filter(|_| mode == RenameMode::Exchange);
         if !self.can_move(&source)?
@@ -104,7 +106,8 @@ impl Core {
             Some(dir) => self.stack.entries(&*dir.parts()?)?.is_empty(),
             None => true,
         };
-        // Of a directory of the upper layer alone the kernel learns it when all is prepared.
+        // A directory of the upper layer alone refuses by itself, as in the kernel, when all is
+        // prepared; some file systems do so with EEXIST.
         if let Some(dir) = target_dir
             && !is_empty
             && (!self.is_upper(dir)? || self.lies_below(dir)?)
@@ -125,9 +128,6 @@ impl Core {
         }
         let whiteout = target.is_none() && self.has_whiteout(&to, &new.name)?;
         self.mark_moved(old, new, source, &to)?;
-        if !is_empty {
-            return Err(Errno::NOTEMPTY);
-        }
         let exchanged = whiteout && (below || source.is_directory());
         let flags = if !below && !exchanged {
             RenameFlags::empty()
@@ -183,12 +183,24 @@ impl Core {
         }
         let merged = new.dir.parts()?.parts.len() > 1;
         let parts = node.parts()?;
-        let top = parts.top()?;
-        let target = Target::Name(&top.dir, b".");
+        let target = Target::held(&parts.top()?.dir);
         if merged && Opaque::read(self.options.namespace, target)? != Opaque::Yes {
-            return opaque::make(self.options.namespace, target).map_err(|_| Errno::XDEV);
+            return self.make_opaque(target).map_err(|_| Errno::XDEV);
         }
         Ok(())
+    }
+
+    /// Sets the mark, which takes the owner's right to write, of a directory that may be closed.
+    fn make_opaque(&self, target: Target<'_>) -> SysResult<()> {
+        match opaque::make(self.options.namespace, target) {
+            Err(Errno::ACCESS) => {}
+            other => return other,
+        }
+        let mode = self.status(target)?.st_mode & 0o7777;
+        inode_io::chmod(target, mode | 0o200)?;
+        let made = opaque::make(self.options.namespace, target);
+        inode_io::chmod(target, mode)?;
+        made
     }
 
     fn set_redirect(&self, old: &End, node: &Arc<Node>, same_dir: bool) -> SysResult<()> {

@@ -6,6 +6,7 @@ use rustix::fs::{FileType, XattrFlags};
 use rustix::io::Errno;
 
 use super::Core;
+use super::attributes::may_do_all;
 use super::copy_up::Data;
 use super::node::Node;
 use super::ownership::real_kind;
@@ -114,9 +115,12 @@ impl Core {
             if !matches!(kind, FileType::RegularFile | FileType::Directory) {
                 return Err(Errno::PERM);
             }
+            if kind == FileType::Directory && self.is_anothers_sticky(node)? {
+                return Err(Errno::PERM);
+            }
             return self.must_be_able(node, rustix::fs::Access::WRITE_OK);
         }
-        if name.starts_with(b"trusted.") && !rustix::process::geteuid().is_root() {
+        if name.starts_with(b"trusted.") && !may_do_all() {
             return Err(Errno::PERM);
         }
         Ok(())

@@ -43,7 +43,10 @@ pub(crate) enum Kind {
     Directory,
     Regular,
     CharDevice,
-    Other,
+    BlockDevice,
+    Symlink,
+    Fifo,
+    Socket,
     Unknown,
 }
 
@@ -331,8 +334,11 @@ impl From<FileType> for Kind {
             FileType::Directory => Self::Directory,
             FileType::RegularFile => Self::Regular,
             FileType::CharacterDevice => Self::CharDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
             FileType::Unknown => Self::Unknown,
-            _ => Self::Other,
         }
     }
 }

@@ -279,3 +279,75 @@ fn no_mark_has_a_name_that_the_kernel_does_not_know() {
         assert_eq!(marks, those_known, "{line}");
     }
 }
+
+/// All whiteouts are links of one, as the kernel makes them.
+#[test]
+fn whiteouts_take_one_inode() {
+    let test = "whiteouts_take_one_inode";
+    for who in [Who::Merged, Who::Kernel] {
+        if who == Who::Kernel && !can_mount(test) {
+            continue;
+        }
+        let bed = bed(&["a=1", "b=1", "d/", "d/c=1"]);
+        let backend = bed.open(who);
+        for path in ["a", "b", "d/c"] {
+            backend.run(&Op::Unlink(path.to_owned())).unwrap();
+        }
+        let inodes = ["a", "b", "d/c"].map(|path| {
+            let found = bed.path("upper").join(path).symlink_metadata().unwrap();
+            assert!(found.file_type().is_char_device() && found.rdev() == 0, "{who:?} {path}");
+            found.ino()
+        });
+        assert!(inodes.iter().all(|inode| *inode == inodes[0]), "{who:?} {inodes:?}");
+    }
+}
+
+#[test]
+fn reading_leaves_no_trace_below() {
+    for who in [Who::Merged, Who::Kernel] {
+        if who == Who::Kernel && !can_mount("reading_leaves_no_trace_below") {
+            continue;
+        }
+        let bed = bed(&["d/", "d/f=1", "d/e/"]);
+        let paths = ["lower0", "lower0/d", "lower0/d/f", "lower0/d/e"];
+        for path in paths {
+            set_times(&bed, path);
+        }
+        let backend = bed.open(who);
+        backend.run(&Op::Read("d/f".to_owned())).unwrap();
+        for path in ["", "d", "d/e"] {
+            backend.run(&Op::ReadDir(format!("/{path}"))).unwrap();
+        }
+        for path in paths {
+            assert_eq!(times(&bed, path)[0], 1_111_111_111, "{who:?} {path}");
+        }
+    }
+}
+
+/// Whose owner has no name in the user namespace is not copied up: nobody could be given the copy.
+#[test]
+fn ids_that_do_not_map_are_not_copied_up() {
+    let test = "ids_that_do_not_map_are_not_copied_up";
+    let maps = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let owner = std::path::Path::new("/etc/passwd").metadata().unwrap().uid();
+    if owner != 65_534 || maps.split_whitespace().nth(2) != Some("1") || !can_mount(test) {
+        // Run where the tests run again in a user namespace.
+        return;
+    }
+    let outcomes = [Who::Merged, Who::Kernel].map(|who| {
+        let bed = bed(&[]);
+        std::fs::remove_dir(bed.path("lower0")).unwrap();
+        std::os::unix::fs::symlink("/etc", bed.path("lower0")).unwrap();
+        let (s, backend) = (str::to_owned, bed.open(who));
+        let ops = [
+            Op::Chmod(s("passwd"), 0o600),
+            Op::Append(s("passwd"), s("x")),
+            Op::Rename(s("passwd"), s("x"), crate::merged::RenameMode::Replace),
+            Op::Link(s("passwd"), s("x")),
+            Op::Unlink(s("passwd")),
+        ];
+        ops.map(|op| backend.run(&op))
+    });
+    assert_eq!(outcomes[0], outcomes[1]);
+    assert_eq!(outcomes[0][0], Err(75), "{outcomes:?}");
+}

@@ -9,6 +9,7 @@ mod faults;
 mod handles;
 mod laws;
 mod machine;
+mod races;
 mod rows;
 mod scene;
 
