@@ -21,6 +21,15 @@
 //!   answers ENOTEMPTY all the same.
 //! - Without privilege it has the rights of the process, where a mount has those of who mounted it:
 //!   a directory that its owner may not read, in a lower layer, cannot be looked into.
+//!   It is not asked for what a mount allows to who did not mount it: what is somebody else's is not
+//!   copied up (EPERM), what may not be read shows nothing of what it is (EACCES).
+//! - Ids that the user namespace cannot express are told from `nobody`, as which they show, only
+//!   where it has no `nobody`: there copy-up fails with EOVERFLOW.
+//! - What a machine protects beyond permissions is not asked but for hard links
+//!   (`protected_hardlinks`): symlinks, FIFOs and files in sticky directories are as any other.
+//! - `chattr +i` and `+a` on lower files say nothing, and `protattr` is neither read nor written.
+//! - XFS's second listing of ACLs (`trusted.SGI_ACL_*`) is not copied up; the kernel copies it, to
+//!   file systems too where it means nothing.
 //! - Reading a symlink or, of files of others, anything may update access times below.
 //! - Every directory between the root and what is in use is held open: the limit of open files
 //!   bounds the depth times the number of layers that have it. `/proc` must be mounted.

@@ -60,6 +60,10 @@ impl Core {
         if value.len() > LONGEST_VALUE {
             return Err(Errno::TOOBIG);
         }
+        if self.is_record(name) {
+            // As though there were none, and nobody might make one.
+            return Err(if mode == XattrMode::Replace { Errno::NODATA } else { Errno::PERM });
+        }
         let stored = self.stored_name(name)?;
         self.may_set_xattr(node, name)?;
         self.copy_up(node, Data::Whole)?;
@@ -70,7 +74,14 @@ impl Core {
             XattrMode::Create => XattrFlags::CREATE,
             XattrMode::Replace => XattrFlags::REPLACE,
         };
-        xattr::set_held(node.real().held()?, &stored, value, flags)
+        let real = node.real();
+        xattr::set_held(real.held()?, &stored, value, flags)?;
+        if name == b"system.posix_acl_access" && self.records_owners() {
+            // The ACL says what the permission bits are, and the file on disk has them now.
+            let bits = real.stat()?.st_mode & 0o777;
+            self.change_record(node, |record| record.mode = record.mode & 0o7000 | bits)?;
+        }
+        Ok(())
     }
 
     /// Removes an attribute.

@@ -349,5 +349,5 @@ fn ids_that_do_not_map_are_not_copied_up() {
         ops.map(|op| backend.run(&op))
     });
     assert_eq!(outcomes[0], outcomes[1]);
-    assert_eq!(outcomes[0][0], Err(75), "{outcomes:?}");
+    assert_eq!(outcomes[0][2], Err(75), "{outcomes:?}");
 }

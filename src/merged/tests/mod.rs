@@ -69,3 +69,41 @@ fn owners_and_devices_are_recorded() {
     assert_eq!(kinds, [dir, file, EntryKind::BlockDevice, EntryKind::CharDevice]);
     assert_eq!(tree.read("null").unwrap_err().raw_os_error(), Some(6));
 }
+
+/// The attribute with the record is as though it were not there, and an ACL changes what is recorded.
+#[test]
+fn records_are_hidden_and_kept_true() {
+    use crate::merged::{Options, Ownership, Tree, XattrMode};
+    use crate::{Dir, Namespace};
+    const RECORD: &str = "user.containers.override_stat";
+    let manner = bed::Manner { namespace: Namespace::User, ..bed::Manner::plain() };
+    let lines = ["f=1", "f%user.containers.override_stat=7:8:4640:file", "g=2"];
+    let bed = bed::Bed::new(&[lines.to_vec()], manner);
+    let dir = |name| Dir::open_ambient(bed.path(name)).unwrap();
+    let options = Options::new(Namespace::User).ownership(Ownership::Recorded);
+    let tree = Tree::writable(vec![dir("lower0")], dir("upper"), dir("work"), &options).unwrap();
+    for (path, mode, refusal) in [
+        ("f", XattrMode::Set, 1),
+        ("f", XattrMode::Create, 1),
+        ("f", XattrMode::Replace, 61),
+        ("g", XattrMode::Set, 1),
+        ("g", XattrMode::Replace, 61),
+    ] {
+        let refused = tree.set_xattr(path, RECORD, "0:0:0777:file", mode).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(refusal), "{path} {mode:?}");
+    }
+    assert_eq!(tree.xattr("f", RECORD).unwrap(), None);
+    assert_eq!(tree.remove_xattr("f", RECORD).unwrap_err().raw_os_error(), Some(61));
+    assert_eq!(std::fs::read_dir(bed.path("upper")).unwrap().count(), 0);
+    for mode in [XattrMode::Create, XattrMode::Replace] {
+        tree.set_xattr("f", "user.own", "1", mode).unwrap();
+    }
+    assert_eq!(tree.xattr_names("f").unwrap(), [b"user.own"]);
+    let shown = |tree: &Tree| {
+        let found = tree.metadata("f").unwrap();
+        (found.uid(), found.gid(), found.mode())
+    };
+    assert_eq!(shown(&tree), (7, 8, 0o4640));
+    tree.set_xattr("f", "system.posix_acl_access", rows::acl(), XattrMode::Set).unwrap();
+    assert_eq!(shown(&tree), (7, 8, 0o4770));
+}

@@ -11,7 +11,7 @@ fn s(text: &str) -> String {
 }
 
 /// `u::rwx,u:0:rwx,g::r-x,m::rwx,o::---`, in the kernel's form.
-fn acl() -> String {
+pub(super) fn acl() -> String {
     let entry =
         |tag: u8, permissions: u8, id: [u8; 4]| [&[tag, 0, permissions, 0][..], &id].concat();
     let none = [0; 4];
