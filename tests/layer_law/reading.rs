@@ -61,8 +61,7 @@ struct Walk {
     lower: Vec<String>,
     /// All that it led through.
     passed: Vec<String>,
-    /// Directories that were not there before.
-    made: Vec<String>,
+    through_own: bool,
 }
 
 /// A tree: paths that begin with a slash, the root being empty, and what they are names of.
@@ -72,8 +71,8 @@ pub(crate) struct Reading {
     files: Vec<File>,
     /// Files from this number on are those of the changeset that is being applied.
     own: usize,
-    /// Where its entries went, how they named it, and whether a symlink below led there.
-    written: Vec<(String, String, bool)>,
+    /// Where its entries went, as they named it.
+    written: Vec<(String, String)>,
     /// What ways led through that met a symlink of the layers below.
     crossed: Vec<String>,
 }
@@ -134,9 +133,6 @@ impl Reading {
             match name.as_str() {
                 "" | "." => continue,
                 ".." => {
-                    if walk.made.contains(&at) {
-                        return Err(Why::Open("out of what is not there"));
-                    }
                     at = split(&at).0.to_owned();
                     continue;
                 }
@@ -149,15 +145,11 @@ impl Reading {
                 Some(Kind::Symlink(target)) => {
                     hops += 1;
                     if hops > 40 {
-                        return Err(match walk.lower.is_empty() {
-                            true => Why::Refused("too many symlinks"),
-                            false => Why::Open("a loop of the layers below"),
-                        });
+                        return Err(Why::Refused("too many symlinks"));
                     }
-                    if self.has_two_names(&next) {
-                        return Err(Why::Open("through a symlink that has two names"));
-                    }
-                    if !self.is_own(&next) {
+                    if self.is_own(&next) {
+                        walk.through_own = true;
+                    } else {
                         walk.lower.push(next);
                     }
                     if target.starts_with('/') {
@@ -166,25 +158,16 @@ impl Reading {
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
                 Some(_) if make && self.is_own(&next) => {
-                    return Err(match self.has_two_names(&next) || !walk.lower.is_empty() {
-                        true => Why::Open("beneath a file that has two names"),
-                        false => Why::Refused("beneath a file of this changeset"),
-                    });
+                    return Err(Why::Refused("beneath a file of this changeset"));
                 }
                 _ if !make => return Ok(None),
                 _ => {
                     self.put(&next, File::implied());
-                    walk.made.push(next.clone());
                     at = next;
                 }
             }
         }
         Ok(Some(at))
-    }
-
-    /// Whether an entry of the changeset that is there was named by way of a symlink below.
-    fn has_two_names(&self, path: &str) -> bool {
-        self.written.iter().any(|(place, _, crosses)| place == path && *crosses)
     }
 
     fn note(&mut self, walk: Walk) -> bool {
@@ -200,8 +183,7 @@ impl Reading {
         self.own = self.files.len();
         self.written.clear();
         self.crossed.clear();
-        // What it says behind a loop of symlinks says nothing, and may be refused.
-        self.below(words).map_err(|_| Why::Open("a mark that leads nowhere"))?;
+        self.below(words)?;
         for word in words {
             self.entry(word)?;
         }
@@ -309,9 +291,9 @@ impl Reading {
         let (parent, name) = split(path);
         let mut walk = Walk::default();
         let parent = self.walk(parent, true, &mut walk)?.unwrap_or_default();
-        let crosses = self.note(walk);
+        self.note(walk);
         let place = format!("{parent}/{name}");
-        self.written.push((place.clone(), path.to_owned(), crosses));
+        self.written.push((place.clone(), path.to_owned()));
         Ok(place)
     }
 
@@ -397,13 +379,13 @@ impl Reading {
     /// Whether all entries mean one thing, whichever way they are read.
     fn is_clear(&self) -> Outcome<()> {
         let crossed: BTreeSet<&String> = self.crossed.iter().collect();
-        for (place, named, _) in &self.written {
+        for (place, named) in &self.written {
             let is_dir = self.is_dir(place) && self.is_own(place);
             if crossed.contains(place) && !is_dir {
                 return Err(Why::Open("through what the changeset itself has"));
             }
-            let mut others = self.written.iter().filter(|(other, ..)| other == place);
-            if others.any(|(_, other, _)| other != named) {
+            let mut others = self.written.iter().filter(|(other, _)| other == place);
+            if others.any(|(_, other)| other != named) {
                 return Err(Why::Open("one file by two names"));
             }
         }
