@@ -61,7 +61,8 @@ struct Walk {
     lower: Vec<String>,
     /// All that it led through.
     passed: Vec<String>,
-    through_own: bool,
+    /// Directories that were not there before.
+    made: Vec<String>,
 }
 
 /// A tree: paths that begin with a slash, the root being empty, and what they are names of.
@@ -71,8 +72,8 @@ pub(crate) struct Reading {
     files: Vec<File>,
     /// Files from this number on are those of the changeset that is being applied.
     own: usize,
-    /// Where its entries went, as they named it.
-    written: Vec<(String, String)>,
+    /// Where its entries went, how they named it, and whether a symlink below led there.
+    written: Vec<(String, String, bool)>,
     /// What ways led through that met a symlink of the layers below.
     crossed: Vec<String>,
 }
@@ -133,6 +134,9 @@ impl Reading {
             match name.as_str() {
                 "" | "." => continue,
                 ".." => {
+                    if walk.made.contains(&at) {
+                        return Err(Why::Open("out of what is not there"));
+                    }
                     at = split(&at).0.to_owned();
                     continue;
                 }
@@ -145,11 +149,15 @@ impl Reading {
                 Some(Kind::Symlink(target)) => {
                     hops += 1;
                     if hops > 40 {
-                        return Err(Why::Refused("too many symlinks"));
+                        return Err(match walk.lower.is_empty() {
+                            true => Why::Refused("too many symlinks"),
+                            false => Why::Open("a loop of the layers below"),
+                        });
                     }
-                    if self.is_own(&next) {
-                        walk.through_own = true;
-                    } else {
+                    if self.has_two_names(&next) {
+                        return Err(Why::Open("through a symlink that has two names"));
+                    }
+                    if !self.is_own(&next) {
                         walk.lower.push(next);
                     }
                     if target.starts_with('/') {
@@ -158,16 +166,25 @@ impl Reading {
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
                 Some(_) if make && self.is_own(&next) => {
-                    return Err(Why::Refused("beneath a file of this changeset"));
+                    return Err(match self.has_two_names(&next) || !walk.lower.is_empty() {
+                        true => Why::Open("beneath a file that has two names"),
+                        false => Why::Refused("beneath a file of this changeset"),
+                    });
                 }
                 _ if !make => return Ok(None),
                 _ => {
                     self.put(&next, File::implied());
+                    walk.made.push(next.clone());
                     at = next;
                 }
             }
         }
         Ok(Some(at))
+    }
+
+    /// Whether an entry of the changeset that is there was named by way of a symlink below.
+    fn has_two_names(&self, path: &str) -> bool {
+        self.written.iter().any(|(place, _, crosses)| place == path && *crosses)
     }
 
     fn note(&mut self, walk: Walk) -> bool {
@@ -183,7 +200,8 @@ impl Reading {
         self.own = self.files.len();
         self.written.clear();
         self.crossed.clear();
-        self.below(words)?;
+        // What it says behind a loop of symlinks says nothing, and may be refused.
+        self.below(words).map_err(|_| Why::Open("a mark that leads nowhere"))?;
         for word in words {
             self.entry(word)?;
         }
@@ -291,9 +309,9 @@ impl Reading {
         let (parent, name) = split(path);
         let mut walk = Walk::default();
         let parent = self.walk(parent, true, &mut walk)?.unwrap_or_default();
-        self.note(walk);
+        let crosses = self.note(walk);
         let place = format!("{parent}/{name}");
-        self.written.push((place.clone(), path.to_owned()));
+        self.written.push((place.clone(), path.to_owned(), crosses));
         Ok(place)
     }
 
@@ -379,13 +397,13 @@ impl Reading {
     /// Whether all entries mean one thing, whichever way they are read.
     fn is_clear(&self) -> Outcome<()> {
         let crossed: BTreeSet<&String> = self.crossed.iter().collect();
-        for (place, named) in &self.written {
+        for (place, named, _) in &self.written {
             let is_dir = self.is_dir(place) && self.is_own(place);
             if crossed.contains(place) && !is_dir {
                 return Err(Why::Open("through what the changeset itself has"));
             }
-            let mut others = self.written.iter().filter(|(other, _)| other == place);
-            if others.any(|(_, other)| other != named) {
+            let mut others = self.written.iter().filter(|(other, ..)| other == place);
+            if others.any(|(_, other, _)| other != named) {
                 return Err(Why::Open("one file by two names"));
             }
         }
