@@ -11,7 +11,6 @@ use crate::error::{Context, Result};
 use crate::format::{Assumptions, opaque, whiteout};
 use crate::inode::Inode;
 use crate::layer_path::LayerPath;
-use crate::sys::Dir;
 use crate::sys::inode_io;
 use crate::sys::xattr::Target;
 
@@ -148,7 +147,11 @@ impl Unpack<'_> {
                 .and_then(|own| inode_io::set_times(Target::open(&own), time, time))
                 .during("set times of", &path);
         }
-        let dir: Dir = self.root.descend(&path).during("open directory", &path)?;
+        let dir = match (self.tree.get(node).parent, path.file_name()) {
+            (Some(parent), Some(name)) => self.handle(parent)?.child(name),
+            _ => self.root.descend(&path),
+        };
+        let dir = dir.during("open directory", &path)?;
         if is_opaque {
             opaque::make(self.attach.namespace(), Target::open(&dir))
                 .during("mark opaque", &path)?;

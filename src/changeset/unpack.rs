@@ -37,6 +37,9 @@ const SET_GROUP_ID: u32 = 0o2000;
 /// How many directories are kept open; deep or wide changesets reopen them.
 const OPEN_DIRECTORIES: usize = 8;
 
+/// How many names one directory is resolved through at most, where that can be had.
+const STRIDE: usize = 32;
+
 /// A changeset on its way into a directory.
 pub(super) struct Unpack<'a> {
     pub(super) root: &'a Dir,
@@ -412,21 +415,46 @@ impl<'a> Unpack<'a> {
 
     /// A directory, opened so that it can be resolved from.
     pub(super) fn handle(&mut self, node: Node) -> Result<Rc<Dir>> {
-        if let Some((_, dir)) = self.handles.iter().find(|(open, _)| *open == node) {
-            return Ok(Rc::clone(dir));
+        let mut way = Vec::new();
+        let (mut at, mut open) = (node, self.opened(node));
+        while let (None, Some(parent)) = (&open, self.tree.get(at).parent) {
+            way.push(at);
+            (at, open) = (parent, self.opened(parent));
         }
-        let directory = self.tree.get(node);
-        let parent = self.handles.iter().find(|(open, _)| Some(*open) == directory.parent);
-        let opened = match (parent, directory.path.file_name()) {
-            (Some((_, parent)), Some(name)) => parent.child_as_path(name),
-            _ => self.root.descend_as_path(&directory.path),
-        };
-        let dir = Rc::new(opened.during("open directory", &directory.path)?);
+        way.reverse();
+        // A walk up out of the depth finds those that were passed on the way down.
+        for stride in way.chunks(STRIDE) {
+            let name = |node: &Node| self.tree.get(*node).path.file_name().map(<[u8]>::to_vec);
+            let names: Vec<Vec<u8>> = stride.iter().filter_map(name).collect();
+            let rest = LayerPath::parse(&names.join(&b'/'))?;
+            let from = open.as_deref().unwrap_or(self.root);
+            let last = stride.last().copied().unwrap_or(node);
+            let next = from.descend_as_path(&rest);
+            let next = next.during("open directory", &self.tree.get(node).path)?;
+            open = Some(self.keep_open(last, next));
+        }
+        match open {
+            Some(dir) => Ok(dir),
+            None => {
+                let root = self.root.descend_as_path(&LayerPath::root());
+                let root = root.during("open directory", &LayerPath::root())?;
+                Ok(self.keep_open(Tree::ROOT, root))
+            }
+        }
+    }
+
+    fn opened(&self, node: Node) -> Option<Rc<Dir>> {
+        let found = self.handles.iter().find(|(open, _)| *open == node);
+        found.map(|(_, dir)| Rc::clone(dir))
+    }
+
+    fn keep_open(&mut self, node: Node, dir: Dir) -> Rc<Dir> {
+        let dir = Rc::new(dir);
         if self.handles.len() == OPEN_DIRECTORIES {
             self.handles.pop_back();
         }
         self.handles.push_front((node, Rc::clone(&dir)));
-        Ok(dir)
+        dir
     }
 }
 

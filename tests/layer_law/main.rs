@@ -32,7 +32,9 @@ mod words;
 
 use std::cell::{Cell, RefCell};
 
-use overlay2::{ChainId, Driver, DriverOptions, Durability, ErrorKind, Namespace, Ownership, Watch};
+use overlay2::{
+    ChainId, Driver, DriverOptions, Durability, ErrorKind, Namespace, Ownership, Watch,
+};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use reading::{Reading, Why};
 use words::{Layer, Word};
@@ -176,7 +178,7 @@ fn law(test: &str, who: Who) {
     let config = Config {
         cases: u32::try_from(cases).unwrap(),
         failure_persistence: None,
-        max_shrink_iters: 4_000,
+        max_shrink_iters: 1_500,
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);

@@ -402,6 +402,13 @@ impl Reading {
             if crossed.contains(place) && !is_dir {
                 return Err(Why::Open("through what the changeset itself has"));
             }
+            // A directory by the one name may be implied by what the changeset puts beneath it.
+            let beneath = |(other, name, _): &(String, String, bool)| {
+                is_beneath(other, place) && !is_beneath(name, named)
+            };
+            if !is_dir && self.written.iter().any(beneath) {
+                return Err(Why::Open("beneath a file that has two names"));
+            }
             let mut others = self.written.iter().filter(|(other, ..)| other == place);
             if others.any(|(_, other, _)| other != named) {
                 return Err(Why::Open("one file by two names"));

@@ -37,7 +37,8 @@ pub(crate) fn mounted(root: Dir) -> Vec<String> {
         let same = node.same_as.as_ref().map(|first| format!("/{first}")).unwrap_or_default();
         line(&path, &kind, node.mode, node.uid, node.mtime, attribute.as_deref(), &same)
     };
-    let mut lines: Vec<_> = tree::read(root).iter().map(|pair| (key(pair.0), print(pair))).collect();
+    let mut lines: Vec<_> =
+        tree::read(root).iter().map(|pair| (key(pair.0), print(pair))).collect();
     lines.sort();
     lines.into_iter().map(|(_, line)| line).collect()
 }
@@ -61,7 +62,9 @@ pub(crate) fn merged(tree: &overlay2::merged::Tree) -> Vec<String> {
         let Device { major, minor } = metadata.device();
         let kind = match metadata.kind() {
             EntryKind::Directory => "d".to_owned(),
-            EntryKind::Regular => format!("f {}", String::from_utf8(tree.read(at).unwrap()).unwrap()),
+            EntryKind::Regular => {
+                format!("f {}", String::from_utf8(tree.read(at).unwrap()).unwrap())
+            }
             EntryKind::Symlink => format!("l {}", tree.read_link(at).unwrap().to_str().unwrap()),
             EntryKind::Fifo => "p".to_owned(),
             EntryKind::CharDevice => format!("c {major} {minor}"),
@@ -77,12 +80,17 @@ pub(crate) fn merged(tree: &overlay2::merged::Tree) -> Vec<String> {
         }
         let attribute = match metadata.is_symlink() {
             true => None,
-            false => tree.xattr(at, "user.x").unwrap().map(|value| String::from_utf8(value).unwrap()),
+            false => {
+                tree.xattr(at, "user.x").unwrap().map(|value| String::from_utf8(value).unwrap())
+            }
         };
         let time = metadata.modified();
         let time = (time.seconds, time.nanos.into());
         let (mode, uid) = (metadata.mode(), metadata.uid());
-        lines.push((key(&path[usize::from(!path.is_empty())..]), line(&path, &kind, mode, uid, time, attribute.as_deref(), &same)));
+        lines.push((
+            key(&path[usize::from(!path.is_empty())..]),
+            line(&path, &kind, mode, uid, time, attribute.as_deref(), &same),
+        ));
     }
     lines.sort();
     lines.into_iter().map(|(_, line)| line).collect()
