@@ -79,9 +79,16 @@ fn change(store: &Store, container: &str, options: &str, script: &str) -> Manife
         upper.display(),
         work.display()
     );
-    need::run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &all]).arg(&merged));
+    let mount = || {
+        let mut command = Command::new("mount");
+        need::run(command.args(["-t", "overlay", "overlay", "-o", &all]).arg(&merged))
+    };
+    mount();
     let script = format!("set -eu; {script}");
     let changed = Command::new("sh").args(["-c", &script]).current_dir(&merged).output().unwrap();
+    // What is on disk shows at the next mount; until then the kernel knows more of some links.
+    need::run(Command::new("umount").arg(&merged));
+    mount();
     let tree = Manifest::of(&merged);
     need::run(Command::new("umount").arg(&merged));
     assert!(changed.status.success(), "{script}: {}", String::from_utf8_lossy(&changed.stderr));

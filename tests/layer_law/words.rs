@@ -114,7 +114,8 @@ fn target() -> impl Strategy<Value = String> {
     ]
 }
 
-fn word() -> impl Strategy<Value = Word> {
+fn word(devices: bool) -> impl Strategy<Value = Word> {
+    let special = if devices { Word::Device } else { Word::Fifo };
     let given = || (0_usize..12).prop_map(Given);
     prop_oneof![
         8 => (path(), given()).prop_map(|(path, given)| Word::Dir(path, given)),
@@ -123,7 +124,7 @@ fn word() -> impl Strategy<Value = Word> {
         6 => (path(), target()).prop_map(|(path, target)| Word::Symlink(path, target)),
         5 => (path(), path()).prop_map(|(path, target)| Word::Link(path, target)),
         1 => path().prop_map(Word::Fifo),
-        1 => path().prop_map(Word::Device),
+        1 => path().prop_map(special),
         7 => path().prop_map(Word::Whiteout),
         3 => path().prop_map(Word::Opaque),
         1 => Just(Word::Opaque(String::new())),
@@ -139,9 +140,10 @@ pub(crate) enum Layer {
     Again(usize),
 }
 
-pub(crate) fn stack() -> impl Strategy<Value = Vec<Layer>> {
+/// Stacks of layers; `devices`: a user namespace can only note that a file should be one.
+pub(crate) fn stack(devices: bool) -> impl Strategy<Value = Vec<Layer>> {
     let layer = prop_oneof![
-        12 => vec(word(), 0..9).prop_map(Layer::Changeset),
+        12 => vec(word(devices), 0..9).prop_map(Layer::Changeset),
         1 => (0_usize..3).prop_map(Layer::Again),
     ];
     vec(layer, 1..5)
