@@ -14,6 +14,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,8 @@ use common::need::{self, Lack};
 use common::{Compression, Layer, Manifest, Store, TestImage};
 
 const NAME: &str = "edge.test/base:latest";
+/// The user that a plain user's test runs as.
+const NOBODY: u32 = 65534;
 const COMMITTED: &str = "edge.test/changed:latest";
 
 fn image() -> TestImage {
@@ -338,4 +341,68 @@ fn e46_a_mount_that_nobody_unmounted_is_known_and_can_be_ended() {
     let told = store.json(["ps"]);
     assert!(!told.to_string().contains(merged.to_str().unwrap()), "{told}");
     store.ok(["rm", &container]);
+}
+
+#[test]
+fn e45_a_volatile_upper_that_nobody_unmounted_is_not_used_again() {
+    sandbox!();
+    let store = Store::new();
+    let container = container(&store);
+    let merged = PathBuf::from(store.ok(["mount", "--volatile", &container]));
+    fs::write(merged.join("torn"), "perhaps").unwrap();
+    // As after a crash: the kernel's mark stays.
+    need::run(Command::new("umount").arg(&merged));
+    let said = store.fails(["mount", &container]);
+    assert!(said.contains("volatile"), "{said}");
+    store.ok(["rm", &container]);
+}
+
+#[test]
+fn e65_what_cannot_be_read_is_an_error_by_name() {
+    // Root can read everything; a plain user is refused what is closed to him.
+    let place = tempfile::tempdir().unwrap();
+    let root = need::is_root();
+    if root {
+        std::os::unix::fs::chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let work = || {
+        if root {
+            let ids = (rustix::fs::Uid::from_raw(NOBODY), rustix::fs::Gid::from_raw(NOBODY));
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(ids.1, ids.1, ids.1).unwrap();
+            rustix::thread::set_thread_res_uid(ids.0, ids.0, ids.0).unwrap();
+        }
+        use overlay2::changeset::{DiffOptions, View};
+        use overlay2::{Driver, DriverOptions, ErrorKind, Ownership, Watch};
+        let mut options = DriverOptions::default();
+        options.ownership = Some(Ownership::Recorded);
+        options.namespace = Some(overlay2::Namespace::User);
+        let root = place.path().join("store");
+        let driver = Driver::open_with(&root, &options).unwrap();
+        let base = driver.apply(None, &*Layer::new().file("f", 0o644, "x").finish(), Watch::new());
+        let container = driver.create(&base.unwrap().chain_id.into(), None).unwrap();
+        let upper = root.join("containers").join(&container.id).join("upper");
+        fs::write(upper.join("closed"), "secret").unwrap();
+        fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        let mut sink = std::io::sink();
+        let (all, watch) = (DiffOptions::default(), Watch::new());
+        let errors = [
+            driver.diff(&container.id, &mut sink, &all, watch).unwrap_err(),
+            driver.export(&container.id, &mut sink, &all, watch).unwrap_err(),
+            driver.changes(&container.id, View::Pruned, watch).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+            assert!(error.to_string().contains("/closed"), "{error}");
+        }
+        fs::remove_file(upper.join("closed")).unwrap();
+        // A directory, too, and what is beneath it is not passed over.
+        fs::create_dir(upper.join("shut")).unwrap();
+        fs::write(upper.join("shut/f"), "secret").unwrap();
+        fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+        let error = driver.diff(&container.id, &mut sink, &all, watch).unwrap_err();
+        assert!(error.to_string().contains("/shut"), "{error}");
+        fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
 }

@@ -335,7 +335,10 @@ impl Reading {
         let path = self.place(path)?;
         let (target, crosses) = self.target(target)?;
         if target == path || is_beneath(&target, &path) {
-            return Err(Why::Refused("a hard link to itself, or to what is beneath it"));
+            return Err(match crosses {
+                true => Why::Open("a hard link that may be replaced before it leads to itself"),
+                false => Why::Refused("a hard link to itself, or to what is beneath it"),
+            });
         }
         let is_there = self.is_own(&target) && !crosses;
         match self.file(&target).filter(|_| is_there).map(|file| file.kind.clone()) {

@@ -1,5 +1,6 @@
 //! What the documents promise of the code.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::{project, rust};
@@ -62,6 +63,34 @@ fn the_readme_says_how_to_start() {
     assert!(project().join("examples/quickstart/main.rs").is_file());
 }
 
+/// The ids of edge cases that the names of tests begin with: of `fn e19_e20_links`, `E19` and `E20`.
+fn tested_cases(source: &str) -> BTreeSet<String> {
+    let names = source.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
+    let id = |word: &&str| {
+        let digits = word.strip_prefix('e').unwrap_or_default();
+        digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    names.flat_map(|name| name.split('_').take_while(id)).map(str::to_uppercase).collect()
+}
+
+/// The ids in the first column of the table.
+fn listed_cases(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| E")?.split_once(" |"));
+    rows.map(|(id, _)| format!("E{id}")).collect()
+}
+
+#[test]
+fn each_edge_case_has_a_test_and_each_test_a_row() {
+    let page = fs::read_to_string(project().join("docs/edge-cases.md"))
+        .unwrap_or_else(|error| panic!("docs/edge-cases.md: {error}"));
+    let tested: BTreeSet<String> = rust()
+        .iter()
+        .flat_map(|file| tested_cases(&file.text))
+        .filter(|id| id.as_str() < "E80")
+        .collect();
+    assert_eq!(listed_cases(&page), tested, "in docs/edge-cases.md (left), in tests (right)");
+}
+
 #[test]
 fn the_rules_about_documents_catch_what_they_should() {
     let modules = ["src/sys/mod.rs", "src/sys/dir.rs", "src/error.rs"].map(str::to_owned);
@@ -73,5 +102,9 @@ fn the_rules_about_documents_catch_what_they_should() {
         mapped_in_vain("see `src/gone.rs`, `src/here.rs`.", |p| p == "src/here.rs"),
         ["src/gone.rs"]
     );
+    let ids = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect::<BTreeSet<_>>();
+    let tests = "    fn e19_e20_links() {\n    fn e123_no() {\nfn even() {\n// fn e01_said";
+    assert_eq!(tested_cases(tests), ids(&["E19", "E20"]));
+    assert_eq!(listed_cases("| id | right |\n| E19 | a | b |\n| E20 | c |"), ids(&["E19", "E20"]));
     assert_eq!(missing_commands("```\ncargo test\n```"), ["cargo run --example quickstart"]);
 }

@@ -128,8 +128,8 @@ fn what_the_kernel_made_is_told_and_written() {
 
 /// Another kernel mount of the same directories shows whether a mark in an upper is one.
 #[test]
-fn a_mark_in_an_upper_is_what_the_kernel_takes_it_for() {
-    let name = "a_mark_in_an_upper_is_what_the_kernel_takes_it_for";
+fn e62_a_mark_in_an_upper_is_what_the_kernel_takes_it_for() {
+    let name = "e62_a_mark_in_an_upper_is_what_the_kernel_takes_it_for";
     let temporary = tempfile::tempdir().unwrap();
     let lower = lower(temporary.path());
     let upper = make(temporary.path(), "upper", &["etc/", "etc/same="]);
