@@ -412,3 +412,39 @@ fn e35_wrong_digests() {
         }
     }
 }
+
+#[test]
+fn e67_the_same_tar_again_however_odd() {
+    let test = "e67_the_same_tar_again_however_odd";
+    let plain = tar(&[dir("d"), file("d/f", "content"), file("e", "")]);
+    let expected = "d/ d/f=content e=";
+    // Behind a payload stands what a careless writer had in its buffer.
+    let mut padded = plain.clone();
+    let payload = padded.windows(7).position(|bytes| bytes == b"content").unwrap();
+    padded[payload + 7..payload + 512].fill(b'?');
+    bytes_give(test, &padded, expected);
+    for tail in [&[0; 512][..], &[0; 19 * 512], &[0; 10], b"garbage", &[b'x'; 700]] {
+        bytes_give(test, &[&plain, tail].concat(), expected);
+    }
+    // Numbers and names as writers differ in them.
+    let charset = file("d/f", "content").pax("hdrcharset", "BINARY").pax("comment", "none");
+    bytes_give(test, &tar(&[dir("d/"), charset, file("./e", "")]), expected);
+    let spaces = file("e", "").field(100, b"   644 \0").field(108, b"0     \0 ").kind(0);
+    bytes_give(test, &tar(&[dir("d//"), file("/d/./f", "content"), spaces]), expected);
+    let named = file("d/f", "content").field(265, b"root").field(297, b"wheel").magic(Magic::Gnu);
+    bytes_give(test, &tar(&[dir("d"), named, file("e", "")]), expected);
+    // The same file twice, links with payloads, and what is skipped.
+    let twice = [
+        dir("d"),
+        file("d/f", "first"),
+        file(".wh..wh.plnk/1.2", "skipped"),
+        file("d/f", "content"),
+        file("e", "not empty"),
+        file("e", ""),
+    ];
+    bytes_give(test, &tar(&twice), expected);
+    for (form, entry) in sparse_files() {
+        let bytes = [tar(&[entry]), vec![0; 5 * 512], b"tail".to_vec()].concat();
+        checked(form, &bytes, |_, tree, _| assert!(tree.contains_key("f"), "{form}"));
+    }
+}

@@ -16,6 +16,7 @@
 mod attributes;
 mod failures;
 mod format;
+mod go_writers;
 mod hostile;
 mod limits;
 mod marks;

@@ -10,15 +10,15 @@ use crate::tree::{self, Kind, Node, Tree};
 
 /// What a format can hold; what it cannot is not in the tree, or not compared.
 #[derive(Clone, Copy, Debug, Default)]
-struct Can {
-    long_names: bool,
-    large_ids: bool,
-    devices: bool,
-    xattrs: bool,
-    nanos: bool,
-    sparse: bool,
+pub(crate) struct Can {
+    pub(crate) long_names: bool,
+    pub(crate) large_ids: bool,
+    pub(crate) devices: bool,
+    pub(crate) xattrs: bool,
+    pub(crate) nanos: bool,
+    pub(crate) sparse: bool,
     /// One symlink of two names stays one.
-    linked_symlinks: bool,
+    pub(crate) linked_symlinks: bool,
 }
 
 const V7: Can = Can {
@@ -32,10 +32,10 @@ const V7: Can = Can {
 };
 const USTAR: Can = Can { devices: true, ..V7 };
 const GNU: Can = Can { long_names: true, large_ids: true, ..USTAR };
-const PAX: Can = Can { nanos: true, ..GNU };
+pub(crate) const PAX: Can = Can { nanos: true, ..GNU };
 
 /// A directory with all that a format can hold.
-fn source(dir: &Path, can: Can) {
+pub(crate) fn source(dir: &Path, can: Can) {
     let script = r#"
         set -eu
         mkdir -p d/e closed; echo content >f; echo more >d/e/g; : >empty
@@ -79,7 +79,7 @@ fn source(dir: &Path, can: Can) {
     run(dir, "sh", &["-c", if can.nanos { time } else { &time[..time.find("; touch").unwrap()] }]);
 }
 
-fn run(dir: &Path, program: &str, arguments: &[&str]) {
+pub(crate) fn run(dir: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program)
         .args(arguments)
         .current_dir(dir)
@@ -92,7 +92,7 @@ fn run(dir: &Path, program: &str, arguments: &[&str]) {
 }
 
 /// The same tree, as far as the format can tell.
-fn comparable(mut tree: Tree, can: Can) -> Tree {
+pub(crate) fn comparable(mut tree: Tree, can: Can) -> Tree {
     for node in tree.values_mut() {
         let Node { kind, mtime, xattrs, same_as, allocated, size, .. } = node;
         if !can.nanos {
