@@ -406,3 +406,90 @@ fn e65_what_cannot_be_read_is_an_error_by_name() {
     };
     std::thread::scope(|scope| scope.spawn(work).join().unwrap());
 }
+
+/// A changeset of one file with attributes.
+fn with_attributes(attributes: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let keys: Vec<_> = attributes.iter().map(|(name, _)| format!("SCHILY.xattr.{name}")).collect();
+    let records = keys.iter().zip(attributes).map(|(key, (_, value))| (key.as_str(), *value));
+    tar.append_pax_extensions(records).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o674);
+    header.set_size(1);
+    tar.append_data(&mut header, "f", &b"x"[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// An ACL as the kernel has it, with entries for a user and a group.
+fn acl(user: u32, group: u32) -> Vec<u8> {
+    let none = u32::MAX;
+    let entries =
+        [(1, 6, none), (2, 5, user), (4, 4, none), (8, 6, group), (16, 7, none), (32, 4, none)];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend(u16::to_le_bytes(tag));
+        bytes.extend(u16::to_le_bytes(permissions));
+        bytes.extend(u32::to_le_bytes(id));
+    }
+    bytes
+}
+
+#[test]
+fn e33_ids_in_acls_and_capabilities_are_those_of_the_namespace() {
+    sandbox!();
+    require!(need::mapped_ids() > 2_000, Lack::Missing("too few subordinate ids are mapped"));
+    let plain = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let of_root = |root: u32| [&b"\x01\0\0\x03"[..], &plain[4..], &root.to_le_bytes()].concat();
+    let hex = |bytes: &[u8]| hex::encode(bytes);
+    // One that is root's own has no id; so the kernel shows one that names the namespace's root.
+    for (capability, shown) in [
+        (plain.to_vec(), plain.to_vec()),
+        (of_root(1000), of_root(1000)),
+        (of_root(0), plain.to_vec()),
+    ] {
+        let store = Store::new();
+        let acl = acl(1234, 567);
+        let attributes =
+            [("security.capability", &*capability), ("system.posix_acl_access", &*acl)];
+        let file = store.scratch().join("layer.tar");
+        fs::write(&file, with_attributes(&attributes)).unwrap();
+        let applied = store.ok(["layer", "apply", file.to_str().unwrap()]);
+        let container = store.ok(["create", "--chain", applied.rsplit(' ').next().unwrap()]);
+        for copied in [false, true] {
+            let merged = store.mount(&container);
+            if copied {
+                fs::set_permissions(merged.join("f"), fs::Permissions::from_mode(0o664)).unwrap();
+                fs::set_permissions(merged.join("f"), fs::Permissions::from_mode(0o674)).unwrap();
+            }
+            let line = Manifest::of(&merged).line("f").unwrap().to_owned();
+            store.ok(["unmount", &container]);
+            for value in [&shown, &acl] {
+                assert!(line.contains(&hex(value)), "{copied}: no {} in {line}", hex(value));
+            }
+        }
+        store.ok(["commit", &container, COMMITTED]);
+        let again = store.create(COMMITTED);
+        let line = Manifest::of(&store.mount(&again)).line("f").unwrap().to_owned();
+        for value in [&shown, &acl] {
+            assert!(line.contains(&hex(value)), "committed: no {} in {line}", hex(value));
+        }
+        store.ok(["unmount", &again]);
+    }
+}
+
+#[test]
+fn e33_ids_that_are_not_mapped_are_named() {
+    sandbox!();
+    require!(need::in_user_namespace(), Lack::Declined("to root every id is mapped"));
+    let unmapped = 4_000_000_000_u32;
+    let cap = [&b"\x01\0\0\x03\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0"[..], &unmapped.to_le_bytes()];
+    for (name, value) in
+        [("security.capability", cap.concat()), ("system.posix_acl_access", acl(unmapped, 5))]
+    {
+        let store = Store::new();
+        let file = store.scratch().join("layer.tar");
+        fs::write(&file, with_attributes(&[(name, &value)])).unwrap();
+        let said = store.fails(["layer", "apply", file.to_str().unwrap()]);
+        assert!(said.contains(name) && said.contains("not mapped"), "{said}");
+    }
+}

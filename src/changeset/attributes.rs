@@ -16,6 +16,10 @@ use crate::sys::xattr::{self, Target};
 /// The most losses that are listed by name.
 const LISTED: usize = 100;
 
+const IDS_IN_ATTRIBUTES: &str = "its value makes no sense, or an id in it is not mapped in this user \
+                                 namespace: give the user more subordinate ids in /etc/subuid and \
+                                 /etc/subgid, or run as root";
+
 /// What the process is, and what is done where it may not do what an entry asks for.
 #[derive(Debug)]
 pub(super) struct Attach {
@@ -196,7 +200,14 @@ impl Attach {
                 self.note(path, &name.shown());
                 Ok(())
             }
-            Err(error) => Err(error).during(&format!("set attribute {} of", name.shown()), path),
+            Err(error) => {
+                let doing = format!("set attribute {} of", name.shown());
+                let failed = Error::os(error, &doing, path);
+                Err(match error == Errno::INVAL && holds_ids(name) {
+                    true => failed.hint(IDS_IN_ATTRIBUTES),
+                    false => failed,
+                })
+            }
         }
     }
 
@@ -225,6 +236,11 @@ impl Attach {
             self.unkept.push(Unkept { path: path.clone(), what: what.to_owned() });
         }
     }
+}
+
+/// Whether the kernel translates ids in the attribute between user namespaces.
+fn holds_ids(name: &[u8]) -> bool {
+    name == b"security.capability" || name == acl::ACCESS || name == acl::DEFAULT
 }
 
 /// The mode that an entry means. The group's bits of a file with an ACL are the ACL's mask, and would
