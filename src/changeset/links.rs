@@ -68,8 +68,12 @@ impl Unpack<'_> {
         let Some(target_node) = self.existing_directory(&target_parent)? else {
             return Ok(false);
         };
-        if self.tree.find(target).is_some() {
-            return Err(invalid(format!("a hard link to the directory {target}")));
+        if let Some(directory) = self.tree.find(target) {
+            // One that is only implied may be a symlink below.
+            return match self.tree.get(directory).is_explicit() {
+                true => Err(invalid(format!("a hard link to the directory {target}"))),
+                false => Ok(false),
+            };
         }
         let (dir, from) = (self.handle(node)?, self.handle(target_node)?);
         if from.stat_if_exists(target_name).during("stat", target)?.is_none() {

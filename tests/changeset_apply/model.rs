@@ -187,8 +187,9 @@ impl Model {
                     return Err(Refused);
                 }
                 let new = match self.files.get(&target) {
-                    Some(File::Directory { .. }) => return Err(Refused),
-                    Some(File::Waiting(_)) | None => File::Waiting(target),
+                    Some(File::Directory { explicit: true, .. }) => return Err(Refused),
+                    // What is only implied to be a directory may be a symlink below.
+                    Some(File::Directory { .. } | File::Waiting(_)) | None => File::Waiting(target),
                     Some(there) => there.clone(),
                 };
                 self.remove(&path);
@@ -229,8 +230,8 @@ impl Model {
             for (path, target) in &waiting {
                 let target = self.physical(target)?;
                 match self.files.get(&target).cloned() {
-                    Some(File::Directory { .. }) => return Err(Refused),
-                    Some(File::Waiting(_)) | None => {}
+                    Some(File::Directory { explicit: true, .. }) => return Err(Refused),
+                    Some(File::Directory { .. } | File::Waiting(_)) | None => {}
                     Some(there) => {
                         self.files.insert(path.clone(), there);
                         progress = true;
@@ -343,10 +344,15 @@ impl Model {
     }
 }
 
+/// How many changesets are tried: `OVERLAY2_CASES`, else few.
+fn cases() -> u32 {
+    std::env::var("OVERLAY2_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        cases: 500,
+        cases: cases(),
         ..ProptestConfig::default()
     })]
 

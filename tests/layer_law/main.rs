@@ -124,12 +124,10 @@ fn check(bed: &Bed, who: Who, layers: &[Layer], tally: &Tally) -> Result<(), Str
 }
 
 /// A mark beneath a file, or beneath a symlink that leads nowhere, may be refused though it says
-/// nothing; so is a hard link to what its own changeset has other entries beneath, though it may be a
-/// symlink below.
+/// nothing.
 fn may_be_refused(words: &[Word], error: &str) -> bool {
     let nowhere = error.contains("no directory") || error.contains("too many symlinks");
-    let implied = error.contains("a hard link to the directory");
-    (words.iter().any(Word::is_mark) && nowhere) || implied
+    words.iter().any(Word::is_mark) && nowhere
 }
 
 fn shows(bed: &Bed, who: Who, chain: ChainId, expected: &[String]) -> Result<(), String> {

@@ -244,12 +244,18 @@ fn e21_a_hard_link_to_a_file_below() {
     check("by symlinks", &[BASE, &["h:lib/new:chain/z"]], Variant);
     check("to a symlink", &[BASE, &["h:new:lib"]], Variant);
     check("over a whiteout", &[BASE, &["f:.wh.file:", "h:file:usr/lib/x"]], Variant);
+    check("to a symlink with more beneath", &[BASE, &["h:new:lib", "f:lib/n:n"]], Variant);
+    check("and the other way round", &[BASE, &["f:lib/n:n", "h:new:lib", "f:lib/.wh.x:"]], Variant);
+    check("to a file with marks beneath", &[BASE, &["f:file/.wh.x:", "h:new:file"]], Variant);
     check("into a new directory", &[BASE, &["h:a/b/new:usr/lib/x"]], Variant);
     check("to a file of the layer by a link", &[BASE, &["f:usr/lib/m:m", "h:n:lib/m"]], Variant);
     for (what, changeset, why) in [
         ("missing", &["h:new:usr/lib/none"][..], "not there"),
         ("no parent", &["h:new:no/such/file"], "not there"),
         ("a directory", &["h:new:usr/lib"], "directory"),
+        ("an implied directory", &["h:new:none", "f:none/n:n"], "directory"),
+        ("one over a file", &["h:new:file", "f:file/n:n"], "directory"),
+        ("one over a directory", &["h:new:usr", "f:usr/n:n"], "directory"),
         ("deleted through a link", &["f:lib/.wh.x:", "h:new:usr/lib/x"], "deleted"),
         ("a circle", &["h:one:two", "h:two:one"], "circle"),
     ] {
