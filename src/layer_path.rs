@@ -108,6 +108,12 @@ impl LayerPath {
         if below.is_root() { self.clone() } else { self.join(&below.0) }
     }
 
+    /// The path from the root on, as text from which the bytes can be had again: see
+    /// [`escape_bytes`](crate::escape_bytes).
+    pub fn escaped(&self) -> String {
+        format!("/{}", percent::escape_bytes(&self.0))
+    }
+
     /// Whether this path is `ancestor` or lies below it.
     pub fn starts_with(&self, ancestor: &LayerPath) -> bool {
         ancestor.is_root()

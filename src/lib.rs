@@ -122,8 +122,9 @@ pub use driver::{
 };
 #[cfg(feature = "image")]
 pub use driver::{
-    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, HistoryStep, ImageSummary,
-    Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State,
+    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, Hidden, HiddenBy, HistoryStep,
+    ImageSummary, Inspection, LayerOrigin, LayerSays, LoadOptions, LoadedImage, Provenance, RootFs,
+    SaveOptions, State,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Ownership};
@@ -131,6 +132,7 @@ pub use id_map::{IdMap, IdRange};
 pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;
 pub use namespace::Namespace;
+pub use percent::escape_bytes;
 pub use store::{ContainerId, LayerKey, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;

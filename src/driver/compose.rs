@@ -17,8 +17,18 @@ use crate::sys::{Dir, inode_io};
 pub(super) struct Composed {
     /// Those that are mounted, topmost first, each once.
     pub(super) layers: Vec<LayerKey>,
+    /// Those that nothing is seen of, each part of the stack topmost first: an opaque root stands
+    /// above each.
+    pub(super) hidden: Vec<Vec<LayerKey>>,
     /// The topmost whose changeset has an entry for the root.
     pub(super) root: Option<LayerKey>,
+}
+
+impl Composed {
+    /// The directories that are mounted, then those of each part of the stack that is not seen.
+    pub(super) fn segments(&self) -> impl Iterator<Item = &[LayerKey]> {
+        std::iter::once(&self.layers).chain(&self.hidden).map(Vec::as_slice)
+    }
 }
 
 /// A chain's tree, to be read.
@@ -36,16 +46,17 @@ impl Driver {
         let mut composed = Composed::default();
         let Some(chain) = chain else { return Ok(composed) };
         let mut seen = HashSet::new();
-        let mut hidden = false;
         for entry in self.store.stack(chain)? {
             let key = entry.layer();
             if entry.explicit_root {
                 composed.root.get_or_insert(key);
             }
-            if !hidden && seen.insert(key) {
-                composed.layers.push(key);
+            if seen.insert(key) {
+                composed.hidden.last_mut().unwrap_or(&mut composed.layers).push(key);
             }
-            hidden |= entry.opaque_root;
+            if entry.opaque_root {
+                composed.hidden.push(Vec::new());
+            }
         }
         Ok(composed)
     }
@@ -70,7 +81,11 @@ impl Driver {
 
     /// Opens the directories of a chain, topmost first.
     pub(super) fn open_layers(&self, composed: &Composed) -> Result<Vec<Dir>> {
-        composed.layers.iter().map(|key| self.store.open_layer(key)).collect()
+        self.open_keys(&composed.layers)
+    }
+
+    pub(super) fn open_keys(&self, keys: &[LayerKey]) -> Result<Vec<Dir>> {
+        keys.iter().map(|key| self.store.open_layer(key)).collect()
     }
 }
 

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::Driver;
 use super::compose::Composed;
+use super::named::{Named, nothing};
 use crate::digest::DiffId;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::image::parse_config;
 use crate::store::{ContainerRecord, Image};
 
@@ -114,19 +115,10 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::NotFound`] where there is neither.
     pub fn inspect(&self, text: &str) -> Result<Inspection> {
-        match self.store.find_container(text) {
-            Ok(record) => return self.inspect_container(&record),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        match self.store.find_image(text) {
-            Ok(image) => self.inspect_image(&image),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("there is no container and no image {text:?}"),
-            )
-            .hint("overlay2 ps and overlay2 images list what is there")),
-            Err(error) => Err(error),
+        match self.find(text)? {
+            Named::Container(record) => self.inspect_container(&record),
+            Named::Image(image) => self.inspect_image(&image),
+            Named::Chain(_) => Err(nothing(text)),
         }
     }
 

@@ -15,10 +15,13 @@ mod layer;
 #[cfg(feature = "image")]
 mod load;
 mod mount;
+mod named;
 #[cfg(feature = "image")]
 mod save;
 mod tree;
 mod usage;
+#[cfg(feature = "image")]
+mod which;
 
 #[cfg(feature = "bundle")]
 pub use bundle::Bundle;
@@ -37,6 +40,8 @@ pub use mount::{MountPoint, MountedContainer, MountedView};
 pub use save::{ArchiveFormat, SaveOptions};
 pub use tree::ContainerTree;
 pub use usage::{Usage, UsageRow};
+#[cfg(feature = "image")]
+pub use which::{Hidden, HiddenBy, LayerOrigin, LayerSays, Provenance};
 
 use std::path::Path;
 

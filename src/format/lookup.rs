@@ -79,6 +79,8 @@ pub(crate) struct FoundFile {
 /// The file of a lower layer that holds the data of one above.
 #[derive(Debug)]
 pub(crate) struct FoundData {
+    /// The layer that holds it.
+    pub(crate) layer: usize,
     pub(crate) dir: Dir,
     pub(crate) name: Box<[u8]>,
 }
@@ -117,6 +119,11 @@ impl Stack {
         self.redirects
     }
 
+    /// How many layers there are.
+    pub(crate) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Whether there is no layer, so no tree either.
     pub(crate) fn is_empty(&self) -> bool {
         self.layers.is_empty()
@@ -124,13 +131,19 @@ impl Stack {
 
     /// The root of the merged tree.
     pub(crate) fn root(&self) -> SysResult<MergedDir> {
+        self.root_from(0)
+    }
+
+    /// The root of the merged tree as it is without the layers above `first`.
+    pub(crate) fn root_from(&self, first: usize) -> SysResult<MergedDir> {
         let part = |(layer, dir): (usize, &Dir)| {
             let dir = dir
                 .try_clone()
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             Ok(Part { layer, dir, opaque: Opaque::No })
         };
-        let parts = self.layers.iter().enumerate().map(part).collect::<SysResult<_>>()?;
+        let layers = self.layers.iter().enumerate().skip(first);
+        let parts = layers.map(part).collect::<SysResult<_>>()?;
         Ok(MergedDir { parts })
     }
 
@@ -326,7 +339,8 @@ impl<'a> Search<'a> {
             }
             Some(file) if regular && !only_attributes => {
                 let dir = parent.dir.child_as_path(b".")?;
-                file.data = Some(FoundData { dir, name: self.name.as_slice().into() });
+                let name = self.name.as_slice().into();
+                file.data = Some(FoundData { layer: parent.layer, dir, name });
             }
             Some(_) if only_attributes => {}
             Some(_) => return Ok(Step::Stop),
@@ -438,4 +452,4 @@ enum Walk {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

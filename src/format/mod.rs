@@ -7,6 +7,7 @@ pub(crate) mod lookup;
 pub(crate) mod metacopy;
 pub(crate) mod opaque;
 pub(crate) mod override_stat;
+pub(crate) mod provenance;
 pub(crate) mod redirect;
 pub(crate) mod whiteout;
 pub(crate) mod xattr_name;

@@ -3,7 +3,7 @@ use rustix::fs::OFlags;
 use std::path::Path;
 
 /// A lower directory described by lines: `d/`, `d/f`, `d/gone=w`, `d/!` (opaque).
-fn layer(root: &Path, name: &str, lines: &[&str]) -> Dir {
+pub(in crate::format) fn layer(root: &Path, name: &str, lines: &[&str]) -> Dir {
     let path = root.join(name);
     std::fs::create_dir(&path).unwrap();
     let dir = Dir::open_ambient(&path).unwrap();
