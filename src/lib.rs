@@ -124,7 +124,7 @@ pub use driver::{
 pub use driver::{
     ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, Hidden, HiddenBy, HistoryStep,
     ImageSummary, Inspection, LayerOrigin, LayerSays, LoadOptions, LoadedImage, Provenance, RootFs,
-    SaveOptions, State,
+    SaveOptions, State, WastedStep,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Ownership};

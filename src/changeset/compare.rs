@@ -29,21 +29,30 @@ pub(crate) fn compare(
     subject: &str,
     watch: &Watch<'_>,
 ) -> Result<Vec<Change>> {
-    let mut comparison = Comparison { view, subject, watch, changes: Vec::new() };
+    let mut comparison = Comparison::new(view, subject, watch);
     walk::upper(upper, below, &mut comparison, watch)?;
-    let mut changes = comparison.changes;
-    changes.sort_unstable();
-    Ok(changes)
+    Ok(comparison.finish())
 }
 
-struct Comparison<'a> {
+/// The visitor that lists.
+pub(super) struct Comparison<'a> {
     view: View,
     subject: &'a str,
     watch: &'a Watch<'a>,
     changes: Vec<Change>,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
+    pub(super) fn new(view: View, subject: &'a str, watch: &'a Watch<'a>) -> Self {
+        Self { view, subject, watch, changes: Vec::new() }
+    }
+
+    /// The changes, sorted by path.
+    pub(super) fn finish(mut self) -> Vec<Change> {
+        self.changes.sort_unstable();
+        self.changes
+    }
+
     fn add(&mut self, at: At<'_>, node: &Node, old: &mut OldTree<'_>) -> Result<()> {
         let path = at.path;
         let absent = matches!(old.found().during("look below for", path)?, Found::Absent);
@@ -98,7 +107,7 @@ impl Visitor for Comparison<'_> {
         self.add(at, &node, old)
     }
 
-    fn gone(&mut self, path: &LayerPath) -> Result<()> {
+    fn gone(&mut self, path: &LayerPath, _: &mut OldTree<'_>) -> Result<()> {
         self.push(Change { path: path.clone(), kind: ChangeKind::Deleted, size: 0 })
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn equals_below(
         Found::File(file) => {
             let (part, kind) = (file.part, type_of(&file.stat).into());
             // A link between two names is lost where one of them is left out.
-            if node.stat.st_nlink > 1 {
+            if node.stat.st_nlink > 1 || file.stat.st_nlink > 1 {
                 return Ok(false);
             }
             let stack = old.stack();

@@ -32,7 +32,7 @@ pub enum View {
     #[default]
     Kernel,
     /// Those that differ from what lies below in type, mode, owner, time, attributes or content.
-    /// A file with several names counts as changed.
+    /// A file with several names, here or below, counts as changed.
     Pruned,
 }
 

@@ -157,7 +157,7 @@ impl Visitor for Packer<'_> {
         }
     }
 
-    fn gone(&mut self, path: &LayerPath) -> Result<()> {
+    fn gone(&mut self, path: &LayerPath, _: &mut OldTree<'_>) -> Result<()> {
         refuse_mark(path)?;
         let Some((parent, name)) = path.split() else { return Ok(()) };
         self.summary.whiteouts += 1;

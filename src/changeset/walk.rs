@@ -5,6 +5,7 @@
 
 use rustix::io::Errno;
 
+use super::between::BrokenLinks;
 use super::new_tree::{self, Handle, Name, NewTree, Place};
 use super::node::{Content, Depth, Node};
 use super::old_tree::OldTree;
@@ -40,7 +41,7 @@ pub(super) trait Visitor {
     fn file(&mut self, at: At<'_>, node: Node, old: &mut OldTree<'_>) -> Result<()>;
 
     /// A name that lies below and shows no more.
-    fn gone(&mut self, path: &LayerPath) -> Result<()>;
+    fn gone(&mut self, path: &LayerPath, old: &mut OldTree<'_>) -> Result<()>;
 }
 
 /// Where the walk is.
@@ -70,20 +71,37 @@ pub(super) fn upper(
     watch: &Watch<'_>,
 ) -> Result<()> {
     let new = NewTree::of_upper(upper, below);
-    Walk { new, old: OldTree::new(below), namespace: below.namespace() }.run(visitor, watch)
+    let (old, namespace) = (OldTree::new(below), below.namespace());
+    Walk { new, old, namespace, links: None }.run(visitor, watch)
 }
 
 /// Walks the merged tree of a stack, as though nothing lay below it.
 pub(super) fn stack(stack: &Stack, visitor: &mut impl Visitor, watch: &Watch<'_>) -> Result<()> {
     let nothing = Stack::new(Vec::new(), stack.namespace(), stack.redirects());
     let (new, old) = (NewTree::of_stack(stack), OldTree::new(&nothing));
-    Walk { new, old, namespace: stack.namespace() }.run(visitor, watch)
+    Walk { new, old, namespace: stack.namespace(), links: None }.run(visitor, watch)
+}
+
+/// Walks where the merged tree of `new` may differ from that of `old`: what both stacks have from
+/// one and the same file or directory of a layer is passed over, but for the `links` that broke.
+pub(super) fn between(
+    old: &Stack,
+    new: &Stack,
+    links: &BrokenLinks,
+    visitor: &mut impl Visitor,
+    watch: &Watch<'_>,
+) -> Result<()> {
+    let namespace = new.namespace();
+    let (new, old) = (NewTree::of_stack(new), OldTree::new(old));
+    Walk { new, old, namespace, links: Some(links) }.run(visitor, watch)
 }
 
 struct Walk<'a> {
     new: NewTree<'a>,
     old: OldTree<'a>,
     namespace: Namespace,
+    /// Of a walk between two stacks.
+    links: Option<&'a BrokenLinks>,
 }
 
 /// A name that was opened.
@@ -120,8 +138,14 @@ impl Walk<'_> {
             .during("read directory", &root)?;
         let identity = node.identity();
         visitor.root(node, &mut self.old)?;
+        if let Some(links) = self.links {
+            let below = self.old.dir().during("look below for", &root)?;
+            if links.same_directories(&handle, below).during("read directory", &root)? {
+                return Ok(());
+            }
+        }
         // The kernel does not look at a mark of the root.
-        let covered = matches!(handle, Handle::Merged(_));
+        let covered = self.links.is_none() && matches!(handle, Handle::Merged(_));
         let names = self.names(&handle, covered, visitor).during("read directory", &root)?;
         self.new.enter(root, handle, identity, names, covered);
         Ok(())
@@ -153,7 +177,7 @@ impl Walk<'_> {
         // A directory may list an xattr whiteout which nobody can open.
         match self.old.found().during("look below for", path)? {
             Found::Absent => Ok(()),
-            Found::File(_) | Found::Directory(..) => visitor.gone(path),
+            Found::File(_) | Found::Directory(..) => visitor.gone(path, &mut self.old),
         }
     }
 
@@ -191,7 +215,12 @@ impl Walk<'_> {
         if node.content.is_some() && node.has_mark(self.namespace, mark::METACOPY) {
             self.find_data(name, &mut node).map_err(|error| not_followed(error, path))?;
         }
-        if !covered {
+        if let Some(links) = self.links {
+            let below = self.old.found().during("look below for", path)?;
+            if links.same_files(&node, below) {
+                return Ok(());
+            }
+        } else if !covered {
             stale_record::renew(&mut node, &name.name, &mut self.old)
                 .during("look below for", path)?;
         }
@@ -227,6 +256,9 @@ impl Walk<'_> {
         handle: Handle,
         visitor: &mut impl Visitor,
     ) -> Result<()> {
+        if let Some(links) = self.links {
+            return self.visit_between(path, node, handle, links, visitor);
+        }
         let covered = self.new.is_covered();
         let opaque = node.opaque(self.namespace) == Opaque::Yes;
         let mut handle = handle;
@@ -249,6 +281,28 @@ impl Walk<'_> {
         let covered = covered || covers;
         let names = self.names(&handle, covered, visitor).during("read directory", &path)?;
         self.new.enter(path, handle, identity, names, covered);
+        Ok(())
+    }
+
+    /// Tells of a directory of a walk between two stacks, and goes into it.
+    fn visit_between(
+        &mut self,
+        path: LayerPath,
+        node: Node,
+        handle: Handle,
+        links: &BrokenLinks,
+        visitor: &mut impl Visitor,
+    ) -> Result<()> {
+        if let Found::Directory(below, _) = self.old.found().during("look below for", &path)?
+            && links.same_directories(&handle, Some(below)).during("read directory", &path)?
+        {
+            return Ok(());
+        }
+        let identity = node.identity();
+        visitor.directory(At { path: &path, covered: false, hides: false }, node, &mut self.old)?;
+        self.old.enter();
+        let names = self.names(&handle, false, visitor).during("read directory", &path)?;
+        self.new.enter(path, handle, identity, names, false);
         Ok(())
     }
 
@@ -282,7 +336,7 @@ impl Walk<'_> {
             }
         };
         names.sort_unstable();
-        if covered && visitor.deletions() == Deletions::All {
+        if self.links.is_some() || (covered && visitor.deletions() == Deletions::All) {
             let stack = self.old.stack();
             let before = self.old.dir()?.map(|dir| stack.entries(dir)).transpose()?;
             let gone: Vec<Name> = before

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use super::Driver;
 use crate::digest::ChainId;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::format::Ownership;
 use crate::format::lookup::{Redirects, Stack};
 use crate::format::override_stat::{self, OverrideStat};
 use crate::inode::Inode;
-use crate::store::LayerKey;
+use crate::store::{LayerKey, LeasedChain, Staging};
 use crate::sys::{Dir, inode_io};
 
 /// The directories of a chain.
@@ -31,9 +31,24 @@ impl Composed {
     }
 }
 
+/// Layers to be read, topmost first, and what keeps them in the store.
+pub(super) struct Opened {
+    pub(super) layers: Vec<Dir>,
+    pub(super) kept: Kept,
+}
+
 /// A chain's tree, to be read.
 pub(super) struct Below {
     pub(super) stack: Stack,
+    _kept: Kept,
+}
+
+/// What has to be there while layers are read.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// What the root looks like where no layer on top says so.
+    _root: Option<Staging>,
+    _lease: Option<LeasedChain>,
 }
 
 impl Driver {
@@ -87,14 +102,57 @@ impl Driver {
     pub(super) fn open_keys(&self, keys: &[LayerKey]) -> Result<Vec<Dir>> {
         keys.iter().map(|key| self.store.open_layer(key)).collect()
     }
+
+    /// Opens the layers of a chain, topmost first, below a directory that looks as their root does,
+    /// where the topmost layer does not.
+    pub(super) fn open_chain(&self, chain: Option<&ChainId>) -> Result<Opened> {
+        let lease = self.keep(chain)?;
+        let composed = self.compose(chain)?;
+        let mut layers = self.open_layers(&composed)?;
+        let root = match self.root_on_top(&composed) {
+            // Nothing can be made in a store that is only read.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            other => other?,
+        };
+        if let Some(root) = &root {
+            layers.insert(0, root.dir().try_clone().during("duplicate", "directory")?);
+        }
+        Ok(Opened { layers, kept: Kept { _root: root, _lease: lease } })
+    }
+
+    /// Opens the layers that lie below a container's own directory, topmost first.
+    pub(super) fn open_below(&self, chain: Option<&ChainId>) -> Result<Opened> {
+        let kept = Kept { _root: None, _lease: self.keep(chain)? };
+        let layers = self.open_layers(&self.compose(chain)?)?;
+        Ok(Opened { layers, kept })
+    }
+
+    /// Keeps a chain in the store while it is looked at.
+    pub(super) fn keep(&self, chain: Option<&ChainId>) -> Result<Option<LeasedChain>> {
+        chain.map(|chain| self.chain(chain)).transpose()
+    }
+
+    /// An empty layer that looks as a chain's root does, where its topmost layer does not.
+    pub(super) fn root_on_top(&self, composed: &Composed) -> Result<Option<Staging>> {
+        let top_is_root =
+            composed.root.is_none() || composed.layers.first() == composed.root.as_ref();
+        if top_is_root && !composed.layers.is_empty() {
+            return Ok(None);
+        }
+        let staging = self.store.stage_layer()?;
+        super::container::give_root(staging.dir(), &self.root_of(composed)?)?;
+        Ok(Some(staging))
+    }
 }
 
 impl Below {
     /// Opens the tree of a chain; of no chain, an empty one.
     pub(super) fn open(driver: &Driver, chain: Option<ChainId>) -> Result<Self> {
-        let composed = driver.compose(chain.as_ref())?;
-        let layers = driver.open_layers(&composed)?;
+        let Opened { layers, kept } = match &chain {
+            Some(chain) => driver.open_chain(Some(chain))?,
+            None => driver.open_below(None)?,
+        };
         let stack = Stack::new(layers, driver.store.namespace(), Redirects::Follow);
-        Ok(Self { stack })
+        Ok(Self { stack, _kept: kept })
     }
 }

@@ -1,12 +1,15 @@
 //! Images: listed, their history, removed.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::Driver;
+use crate::changeset::{self, Shadowed};
 use crate::digest::{ChainId, Digest};
 use crate::error::Result;
 use crate::image::{history_rows, parse_config};
-use crate::store::{Image, RemovedImage};
+use crate::store::{Image, ImageRecord, LayerKey, RemovedImage};
 use crate::watch::Watch;
 
 /// An image, as a list shows it.
@@ -43,6 +46,20 @@ pub struct HistoryStep {
     pub diff_id: Option<crate::digest::DiffId>,
 }
 
+/// One step of an image's making, with what is lost of it.
+#[non_exhaustive]
+#[derive(Clone, Debug, Serialize)]
+pub struct WastedStep {
+    /// The step.
+    #[serde(flatten)]
+    pub step: HistoryStep,
+    /// Bytes in the files of its layer that later layers overwrite or delete. A layer that stands
+    /// in the image twice is stored once, and counts where it is topmost.
+    pub wasted_bytes: u64,
+    /// How many files that are.
+    pub wasted_files: u64,
+}
+
 impl Driver {
     /// All images, those made last first.
     ///
@@ -75,6 +92,45 @@ impl Driver {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is no such image.
     pub fn history(&self, image: &str) -> Result<Vec<HistoryStep>> {
         let record = self.store.find_image(image)?.record;
+        Ok(self.steps(&record)?.into_iter().map(|(_, step)| step).collect())
+    }
+
+    /// The steps of an image, the last one first, each with the bytes of its layer that later
+    /// layers overwrite or delete: every user of the image stores and loads them, and nobody sees
+    /// them.
+    ///
+    /// Each layer is walked once, and looked up in those below it.
+    ///
+    /// # Errors
+    /// As [`history`](Self::history); an error that names the file where one cannot be read.
+    pub fn history_wasted(&self, image: &str, watch: Watch<'_>) -> Result<Vec<WastedStep>> {
+        let record = self.store.find_image(image)?.record;
+        let _lease = self.keep(record.chain.as_ref())?;
+        let composed = self.compose(record.chain.as_ref())?;
+        let parts = composed.segments().map(|keys| self.open_keys(keys));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let told = changeset::shadowed(&parts, self.store.namespace(), &watch)
+            .map_err(|error| error.within(format_args!("compare the layers of {image}")))?;
+        let mut told: HashMap<LayerKey, Shadowed> =
+            composed.segments().flatten().copied().zip(told).collect();
+        let stack = match &record.chain {
+            Some(chain) => self.store.stack(chain)?,
+            None => Vec::new(),
+        };
+        // A directory that stands there twice is there once, and counts where it is topmost.
+        let wasted: Vec<_> =
+            stack.iter().map(|entry| told.remove(&entry.layer()).unwrap_or_default()).collect();
+        let steps = self.steps(&record)?.into_iter().map(|(position, step)| {
+            let wasted = position.and_then(|position| wasted.iter().rev().nth(position));
+            let Shadowed { files, bytes } = wasted.copied().unwrap_or_default();
+            WastedStep { step, wasted_bytes: bytes, wasted_files: files }
+        });
+        Ok(steps.collect())
+    }
+
+    /// The steps of an image, the last one first, each with the place of its layer: 0 for the
+    /// lowest.
+    fn steps(&self, record: &ImageRecord) -> Result<Vec<(Option<usize>, HistoryStep)>> {
         let config = parse_config(&self.store.image_config(&record.id)?)?;
         // Topmost first.
         let stack = match &record.chain {
@@ -88,13 +144,14 @@ impl Driver {
                 Some(entry) => self.store.layer_record(&entry.layer())?,
                 None => None,
             };
-            steps.push(HistoryStep {
+            let step = HistoryStep {
                 created: row.created,
                 created_by: row.created_by,
                 comment: row.comment,
                 size: layer.map_or(0, |layer| layer.diff_size),
                 diff_id: entry.map(|entry| entry.diff_id),
-            });
+            };
+            steps.push((row.layer, step));
         }
         Ok(steps)
     }

@@ -29,7 +29,7 @@ pub use bundle::Bundle;
 pub use commit::CommitOptions;
 pub use container::{Base, Container};
 #[cfg(feature = "image")]
-pub use image::{HistoryStep, ImageSummary};
+pub use image::{HistoryStep, ImageSummary, WastedStep};
 #[cfg(feature = "image")]
 pub use inspect::{GraphDriver, GraphDriverData, Inspection, RootFs, State};
 pub use layer::{AppliedLayer, LayerSummary};

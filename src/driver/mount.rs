@@ -125,17 +125,11 @@ impl Driver {
         let composed = self.compose(chain.as_ref())?;
         let mut dirs = self.open_layers(&composed)?;
         let mut paths = self.paths(&composed.layers);
-        let top_is_root =
-            composed.root.is_none() || composed.layers.first() == composed.root.as_ref();
-        let root = if top_is_root && !dirs.is_empty() {
-            None
-        } else {
-            let staging = self.store.stage_layer()?;
-            super::container::give_root(staging.dir(), &self.root_of(&composed)?)?;
-            dirs.insert(0, staging.dir().try_clone().during("duplicate", "directory")?);
+        let root = self.root_on_top(&composed)?;
+        if let Some(root) = &root {
+            dirs.insert(0, root.dir().try_clone().during("duplicate", "directory")?);
             paths.insert(0, PathBuf::from("root"));
-            Some(staging)
-        };
+        }
         let options = MountOptions { access: MountAccess::ReadOnly, ..Default::default() };
         let mounted = self.act(&dirs, &paths, None, &options)?;
         Ok(MountedView { mounted, _root: root })

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ContainerRecord, Image, LeasedChain};
+use crate::store::{ContainerRecord, Image};
 
 /// What has a tree.
 pub(super) enum Named {
@@ -50,11 +50,6 @@ impl Driver {
             Ok(chain) if self.store.chain_record(&chain)?.is_some() => Ok(Named::Chain(chain)),
             _ => Err(nothing(text)),
         }
-    }
-
-    /// Keeps the layers of a stack in the store while they are opened.
-    pub(super) fn keep(&self, chain: Option<&ChainId>) -> Result<Option<LeasedChain>> {
-        chain.map(|chain| self.chain(chain)).transpose()
     }
 }
 

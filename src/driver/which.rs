@@ -108,6 +108,7 @@ impl Driver {
     /// image. A path that does not exist, or that never did, is none.
     pub fn which(&self, name: &str, path: &LayerPath) -> Result<Provenance> {
         let named = self.find(name)?;
+        // Kept while its layers are looked at.
         let _lease = self.keep(named.chain())?;
         let tell = || self.told(&named, path);
         tell().map_err(|error| error.within(format_args!("find the layers of {path} in {name}")))

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod look;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -48,10 +50,7 @@ pub(crate) enum Command {
     /// List images
     Images(Quiet),
     /// Show the steps of an image, the last one first
-    History {
-        /// The image's name or ID
-        image: String,
-    },
+    History(look::History),
     /// Show all that is known of images or containers, as JSON
     Inspect {
         /// Names or IDs
@@ -75,11 +74,10 @@ pub(crate) enum Command {
     Bundle(Bundle),
     /// Run a command in a new container by an OCI runtime, and remove the container
     Run(Run),
-    /// List what a container changed: A added, C changed, D deleted
-    Diff {
-        /// The container's name or ID
-        container: String,
-    },
+    /// List what a container changed, or how two trees differ: A added, C changed, D deleted
+    Diff(look::Diff),
+    /// Tell which layer a path comes from, and what hides the others' copies
+    Which(look::Which),
     /// Make an image of a container's changes
     Commit(Commit),
     /// Write an image to an archive
@@ -256,6 +254,8 @@ pub(crate) struct Commit {
     /// Print no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) tar: look::Tar,
 }
 
 #[derive(Debug, Args)]
@@ -303,6 +303,8 @@ pub(crate) struct Export {
     /// The file to write; - for standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) times: look::Times,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,15 +1,11 @@
 //! Containers: made, listed, mounted, compared, committed, removed.
 
-use std::io::{BufWriter, Write};
-use std::path::Path;
-
-use overlay2::changeset::{DiffOptions, View};
 use overlay2::mount::{MountAccess, MountOptions, Syncing};
-use overlay2::{Base, CommitOptions, Driver, Watch};
+use overlay2::{Base, CommitOptions, Driver, Timestamp, Watch};
 use serde_json::json;
 
 use crate::args::{Commit, Create, Export, Mount};
-use crate::output::{Output, short};
+use crate::output::{Output, Target, short};
 use crate::progress::Bars;
 use crate::{Failure, each};
 
@@ -60,23 +56,12 @@ pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result
     done(out, names, |name| Ok(driver.unmount(name)?))
 }
 
-pub(crate) fn diff(driver: &Driver, out: &Output, container: &str) -> Result<(), Failure> {
-    let changes = driver.changes(container, View::Kernel, Watch::new())?;
-    let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    let values: Vec<_> = changes
-        .iter()
-        .map(|change| {
-            let (kind, path) = (change.kind.letter(), change.path.to_string());
-            json!({"kind": kind, "path": path, "size": change.size})
-        })
-        .collect();
-    Ok(out.lines(&values, &lines)?)
-}
-
 pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(), Failure> {
     let mut options = CommitOptions::default();
     options.author.clone_from(&commit.author);
     options.message.clone_from(&commit.message);
+    options.diff = commit.tar.options();
+    options.created = commit.tar.times.source_date_epoch.map(Timestamp::from_seconds);
     let bars = Bars::new(commit.quiet || out.is_json());
     let watch = Watch::new().observer(&bars);
     let image = driver.commit(&commit.container, &commit.name, &options, watch)?;
@@ -85,20 +70,11 @@ pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(
 }
 
 pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
-    let options = DiffOptions::default();
-    let mut writer: Box<dyn Write> = if export.output == Path::new("-") {
-        Box::new(std::io::stdout().lock())
-    } else {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&export.output)?;
-        Box::new(file)
-    };
-    let mut buffered = BufWriter::with_capacity(256 << 10, &mut writer);
-    driver.export(&export.container, &mut buffered, &options, Watch::new())?;
-    Ok(buffered.flush()?)
+    let options = export.times.options();
+    Target::new(&export.output).fill(|mut out| {
+        driver.export(&export.container, &mut out, &options, Watch::new())?;
+        Ok(())
+    })
 }
 
 pub(crate) fn remove(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use overlay2::image::{Platform, ReadOptions};
 use overlay2::store::RemovedImage;
-use overlay2::{ArchiveFormat, Driver, LoadOptions, SaveOptions, Watch};
+use overlay2::{ArchiveFormat, Driver, LoadOptions, SaveOptions, WastedStep, Watch};
 use serde_json::json;
 
+use crate::args::look::History;
 use crate::args::{Archive, Compression, Load, Save};
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
@@ -65,8 +66,11 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
     Ok(out.table(&images, &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], rows)?)
 }
 
-pub(crate) fn history(driver: &Driver, out: &Output, image: &str) -> Result<(), Failure> {
-    let steps = driver.history(image)?;
+pub(crate) fn history(driver: &Driver, out: &Output, history: &History) -> Result<(), Failure> {
+    if history.wasted {
+        return wasted(driver, out, &history.image);
+    }
+    let steps = driver.history(&history.image)?;
     let row = |step: &overlay2::HistoryStep| {
         vec![
             step.diff_id.map_or_else(|| "<none>".to_owned(), |diff_id| short(&diff_id)),
@@ -78,6 +82,30 @@ pub(crate) fn history(driver: &Driver, out: &Output, image: &str) -> Result<(), 
     };
     let rows = steps.iter().map(row).collect();
     Ok(out.table(&steps, &["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], rows)?)
+}
+
+fn wasted(driver: &Driver, out: &Output, image: &str) -> Result<(), Failure> {
+    let steps = driver.history_wasted(image, Watch::new())?;
+    let total: u64 = steps.iter().map(|one| one.wasted_bytes).sum();
+    let files: u64 = steps.iter().map(|one| one.wasted_files).sum();
+    let mut rows = Vec::new();
+    for WastedStep { step, wasted_bytes, wasted_files, .. } in &steps {
+        rows.push(vec![
+            step.diff_id.map_or_else(|| "<none>".to_owned(), |diff_id| short(&diff_id)),
+            step.created.clone().unwrap_or_default(),
+            step.created_by.clone().unwrap_or_default(),
+            size(step.size),
+            size(*wasted_bytes),
+            wasted_files.to_string(),
+        ]);
+    }
+    let all = size(steps.iter().map(|one| one.step.size).sum());
+    let mut last = vec!["total".to_owned(), String::new(), String::new()];
+    last.extend([all, size(total), files.to_string()]);
+    rows.push(last);
+    let value = json!({"steps": steps, "wasted_bytes": total, "wasted_files": files});
+    let header = ["LAYER", "CREATED", "CREATED BY", "SIZE", "WASTED", "FILES"];
+    Ok(out.table(&value, &header, rows)?)
 }
 
 pub(crate) fn inspect(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {

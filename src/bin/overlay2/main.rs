@@ -1,6 +1,7 @@
 //! The `overlay2` command: translates between words and the library, and decides nothing itself.
 
 mod args;
+mod compare;
 mod containers;
 mod images;
 mod layers;
@@ -77,7 +78,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Load(load) => images::load(&driver, &out, load),
         Command::Images(list) => images::list(&driver, &out, list.quiet),
-        Command::History { image } => images::history(&driver, &out, image),
+        Command::History(history) => images::history(&driver, &out, history),
         Command::Inspect { names } => images::inspect(&driver, &out, names),
         Command::Save(save) => images::save(&driver, &out, save),
         Command::Rmi { images } => images::remove(&driver, &out, images),
@@ -87,7 +88,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Unmount { containers } => containers::unmount(&driver, &out, containers),
         Command::Bundle(bundle) => run::bundle(&driver, &out, bundle),
         Command::Run(run) => run::run(&driver, run),
-        Command::Diff { container } => containers::diff(&driver, &out, container),
+        Command::Diff(diff) => compare::diff(&driver, &out, diff),
+        Command::Which(which) => compare::which(&driver, &out, which),
         Command::Commit(commit) => containers::commit(&driver, &out, commit),
         Command::Export(export) => containers::export(&driver, export),
         Command::Rm { containers } => containers::remove(&driver, &out, containers),

@@ -1,6 +1,7 @@
 //! What is printed: tables and lines for people, JSON for programs.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -29,6 +30,19 @@ impl Output {
         }
         let mut out = io::stdout().lock();
         lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        out.flush()
+    }
+
+    /// Prints lines whose bytes need not be UTF-8, or the value as JSON.
+    pub(crate) fn raw_lines(&self, value: &impl Serialize, lines: &[Vec<u8>]) -> io::Result<()> {
+        if self.is_json() {
+            return self.json(value);
+        }
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for line in lines {
+            out.write_all(line)?;
+            out.write_all(b"\n")?;
+        }
         out.flush()
     }
 
@@ -67,6 +81,81 @@ impl Output {
     }
 }
 
+/// A file that results go to, or standard output for `-`; it is made when there is something to
+/// write, so that nothing is left of what fails at once.
+pub(crate) struct Target<'a> {
+    path: &'a Path,
+    opened: Option<Box<dyn Write>>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(path: &'a Path) -> Self {
+        Self { path, opened: None }
+    }
+
+    /// Does something with a buffered writer, and writes what is left in the buffer.
+    pub(crate) fn fill<T>(
+        self,
+        write: impl FnOnce(&mut dyn Write) -> Result<T, crate::Failure>,
+    ) -> Result<T, crate::Failure> {
+        let mut buffered = io::BufWriter::with_capacity(256 << 10, self);
+        let done = write(&mut buffered)?;
+        buffered.flush()?;
+        Ok(done)
+    }
+
+    fn open(&mut self) -> io::Result<&mut Box<dyn Write>> {
+        let opened: Box<dyn Write> = match self.opened.take() {
+            Some(opened) => opened,
+            None if self.path == Path::new("-") => Box::new(io::stdout().lock()),
+            None => {
+                let mut options = std::fs::OpenOptions::new();
+                let file = options.write(true).create(true).truncate(true).open(self.path);
+                let path = self.path.display();
+                let named = |error: io::Error| {
+                    io::Error::new(error.kind(), format!("create {path}: {error}"))
+                };
+                Box::new(file.map_err(named)?)
+            }
+        };
+        Ok(self.opened.insert(opened))
+    }
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.open()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.open()?.flush()
+    }
+}
+
+/// A name as it is printed: as it is into a pipe, and with what would upset a terminal escaped on
+/// one (`\xFF`).
+pub(crate) fn name(bytes: &[u8]) -> Vec<u8> {
+    if io::stdout().is_terminal() { visible(bytes).into_bytes() } else { bytes.to_vec() }
+}
+
+/// Bytes as text: control characters, and bytes that are no UTF-8, as `\xNN`.
+pub(crate) fn visible(bytes: &[u8]) -> String {
+    let escaped =
+        |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("\\x{byte:02X}")).collect() };
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if letter.is_control() {
+                text.push_str(&escaped(letter.encode_utf8(&mut [0; 4]).as_bytes()));
+            } else {
+                text.push(letter);
+            }
+        }
+        text.push_str(&escaped(chunk.invalid()));
+    }
+    text
+}
+
 /// A number of bytes as Docker prints it: three digits, decimal units.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -100,6 +189,18 @@ pub(crate) fn short(digest: &impl ToString) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_upset_no_terminal() {
+        for (bytes, text) in [
+            (&b"plain name"[..], "plain name"),
+            ("naïve".as_bytes(), "naïve"),
+            (b"\xff\x1b[2J\n", "\\xFF\\x1B[2J\\x0A"),
+            ("\u{85}".as_bytes(), "\\xC2\\x85"),
+        ] {
+            assert_eq!(visible(bytes), text);
+        }
+    }
 
     #[test]
     fn sizes_have_three_digits() {

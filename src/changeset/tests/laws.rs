@@ -8,7 +8,7 @@ use super::*;
 
 /// What a random name is.
 #[derive(Clone, Copy, Debug)]
-enum What {
+pub(super) enum What {
     File(u8),
     Directory,
     Opaque,
@@ -20,9 +20,9 @@ enum What {
     Link,
 }
 
-type Spec = Vec<(Vec<u8>, What)>;
+pub(super) type Spec = Vec<(Vec<u8>, What)>;
 
-fn spec(moves: bool) -> impl Strategy<Value = Spec> {
+pub(super) fn spec(moves: bool) -> impl Strategy<Value = Spec> {
     let targets = prop_oneof![Just("a"), Just("b"), Just("/a/b"), Just("/c"), Just("/b/a/c")];
     let what = prop_oneof![
         4 => (0u8..3).prop_map(What::File),
@@ -40,7 +40,7 @@ fn spec(moves: bool) -> impl Strategy<Value = Spec> {
 }
 
 /// Turns a random list into lines that can be made: parents first, nothing twice.
-fn lines(spec: &Spec) -> Vec<String> {
+pub(super) fn lines(spec: &Spec) -> Vec<String> {
     let mut made: BTreeMap<String, bool> = BTreeMap::new();
     let (mut lines, mut file) = (Vec::new(), None);
     for (names, what) in spec {
@@ -88,10 +88,10 @@ fn lines(spec: &Spec) -> Vec<String> {
 }
 
 /// An entry of a tar: its type and all that it carries, a link's being those of its first name.
-type Tree = BTreeMap<String, String>;
+pub(super) type Tree = BTreeMap<String, String>;
 
 /// The entries of a tar in their order.
-fn entries(bytes: &[u8]) -> Vec<(String, String)> {
+pub(super) fn entries(bytes: &[u8]) -> Vec<(String, String)> {
     let mut archive = tar::Archive::new(bytes);
     let mut entries: Vec<(String, String)> = Vec::new();
     for entry in archive.entries().unwrap() {
@@ -136,7 +136,7 @@ fn place(name: &str) -> Vec<&str> {
     names
 }
 
-fn tree(stack: &Stack) -> Tree {
+pub(super) fn tree(stack: &Stack) -> Tree {
     if stack.is_empty() {
         return Tree::new();
     }
@@ -155,7 +155,7 @@ fn remove_below(tree: &mut Tree, dir: &str) {
 }
 
 /// Applies a changeset to a tree, as the OCI image-spec has it: marks first.
-fn apply(changeset: &[(String, String)], tree: &mut Tree) {
+pub(super) fn apply(changeset: &[(String, String)], tree: &mut Tree) {
     for (name, _) in changeset {
         let (dir, last) = name.rsplit_once('/').unwrap_or(("", name));
         if last == ".wh..wh..opq" {
@@ -181,7 +181,7 @@ fn apply(changeset: &[(String, String)], tree: &mut Tree) {
 }
 
 /// What the two trees say that was changed, but for what was written and yet is the same.
-fn deletions(old: &Tree, new: &Tree) -> BTreeSet<String> {
+pub(super) fn deletions(old: &Tree, new: &Tree) -> BTreeSet<String> {
     let is_shown = |parent: &str| new.get(parent).is_some_and(|told| told.starts_with("Directory"));
     let told_of = |name: &&String| {
         !new.contains_key(*name) && name.rsplit_once('/').is_none_or(|(dir, _)| is_shown(dir))

@@ -1,5 +1,6 @@
 //! Uppers made by hand, and what is told and written of them.
 
+mod between;
 mod deep;
 mod kernel;
 mod laws;
