@@ -118,7 +118,7 @@ pub use digest::{ChainId, DiffId, Digest, Hashing};
 pub use driver::Bundle;
 pub use driver::{
     AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, LayerSummary, MountPoint,
-    MountedContainer, MountedView, Usage, UsageRow,
+    MountedContainer, MountedView, ReadTree, Usage, UsageRow,
 };
 #[cfg(feature = "image")]
 pub use driver::{

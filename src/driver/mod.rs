@@ -38,7 +38,7 @@ pub use load::{LoadOptions, LoadedImage};
 pub use mount::{MountPoint, MountedContainer, MountedView};
 #[cfg(feature = "image")]
 pub use save::{ArchiveFormat, SaveOptions};
-pub use tree::ContainerTree;
+pub use tree::{ContainerTree, ReadTree};
 pub use usage::{Usage, UsageRow};
 #[cfg(feature = "image")]
 pub use which::{Hidden, HiddenBy, LayerOrigin, LayerSays, Provenance};

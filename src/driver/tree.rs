@@ -1,7 +1,8 @@
-//! Containers read and changed in userspace, where nothing can be mounted or need be.
+//! Containers read and changed in userspace, where nothing can be mounted or need be; images read.
 
 use super::Driver;
-use crate::error::Result;
+use super::compose::{Kept, Opened};
+use crate::error::{Error, ErrorKind, Result};
 use crate::merged::{Options, Redirects, Tree};
 use crate::store::ContainerLock;
 
@@ -21,7 +22,63 @@ impl ContainerTree {
     }
 }
 
+/// The tree of a container or an image, to be read; nobody is kept from anything meanwhile.
+#[derive(Debug)]
+pub struct ReadTree {
+    tree: Tree,
+    _kept: Kept,
+}
+
+impl ReadTree {
+    /// The tree. A clone of it that outlives this is no longer protected from the removal of what
+    /// it shows.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+}
+
 impl Driver {
+    /// Opens the merged tree of a container or an image to be read: by its name or ID, or of a stack
+    /// by its chain ID. Neither privilege nor a mount is needed.
+    ///
+    /// A container may be mounted meanwhile: what is read is what lies in its directories at that
+    /// moment, as the kernel's mount shows it. Directories that were looked into are remembered, so
+    /// whoever wants to see later changes of others opens the tree again. Nor does this wait for
+    /// whoever holds the container.
+    ///
+    /// As in a mount, redirects are not followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is no such container or
+    /// image.
+    pub fn read_tree(&self, name: &str) -> Result<ReadTree> {
+        let named = self.find(name)?;
+        let open = || {
+            let Opened { layers, kept } = self.open_whole(&named)?;
+            Ok(ReadTree { tree: Tree::read_only(layers, &self.tree_options())?, _kept: kept })
+        };
+        open().map_err(|error: Error| error.within(format_args!("open tree of {name}")))
+    }
+
+    /// Whether a container, an image or a stack of layers has that name or ID.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] where it is the beginning of several IDs.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        match self.find(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tree_options(&self) -> Options {
+        Options::new(self.store.namespace())
+            .redirects(Redirects::Refuse)
+            .durability(self.store.durability())
+            .ownership(self.ownership)
+    }
+
     /// Opens a container's merged tree in userspace: neither privilege nor a mount is needed, and
     /// what is changed lies in the UpperDir as though the container had been mounted.
     ///
@@ -46,11 +103,7 @@ impl Driver {
         let (upper, work) = (lock.upper()?, lock.work()?);
         super::mount::refuse_torn(&work)?;
         let composed = self.compose(lock.record().chain.as_ref())?;
-        let options = Options::new(self.store.namespace())
-            .redirects(Redirects::Refuse)
-            .durability(self.store.durability())
-            .ownership(self.ownership);
-        Tree::writable(self.open_layers(&composed)?, upper, work, &options)
+        Tree::writable(self.open_layers(&composed)?, upper, work, &self.tree_options())
     }
 }
 
@@ -61,7 +114,6 @@ mod tests {
     use super::*;
     use crate::changeset::View;
     use crate::driver::Base;
-    use crate::error::ErrorKind;
     use crate::mount::MountOptions;
     use crate::watch::Watch;
 

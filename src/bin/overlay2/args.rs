@@ -76,6 +76,14 @@ pub(crate) enum Command {
     Run(Run),
     /// List what a container changed, or how two trees differ: A added, C changed, D deleted
     Diff(look::Diff),
+    /// List directories of containers and images, mounted or not
+    Ls(look::Ls),
+    /// Write files of containers and images to standard output
+    Cat(look::Cat),
+    /// Show all that is known of files of containers and images
+    Stat(look::Stat),
+    /// Draw a directory of a container or an image; of an image alone, its layers
+    Tree(look::Tree),
     /// Tell which layer a path comes from, and what hides the others' copies
     Which(look::Which),
     /// Make an image of a container's changes

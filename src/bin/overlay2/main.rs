@@ -5,7 +5,10 @@ mod compare;
 mod containers;
 mod images;
 mod layers;
+mod look;
 mod output;
+mod picture;
+mod place;
 mod progress;
 mod run;
 mod system;
@@ -89,6 +92,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Bundle(bundle) => run::bundle(&driver, &out, bundle),
         Command::Run(run) => run::run(&driver, run),
         Command::Diff(diff) => compare::diff(&driver, &out, diff),
+        Command::Ls(ls) => look::ls(&driver, &out, ls),
+        Command::Cat(cat) => look::cat(&driver, cat),
+        Command::Stat(stat) => look::stat(&driver, &out, stat),
+        Command::Tree(tree) => picture::tree(&driver, &out, tree),
         Command::Which(which) => compare::which(&driver, &out, which),
         Command::Commit(commit) => containers::commit(&driver, &out, commit),
         Command::Export(export) => containers::export(&driver, export),

@@ -1,5 +1,6 @@
 //! The command line of what looks into containers and images.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -112,4 +113,79 @@ pub(crate) struct Which {
     pub(crate) name: String,
     /// The path
     pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 ls web                     the root of a container
+  overlay2 ls -la app:1:/etc          all of /etc in an image, with its attributes
+A mounted container is read where its files lie. Symlinks stay inside the tree. Names are printed as
+they are into a pipe; on a terminal, what it cannot show is escaped (\\xFF). JSON is a list of
+{path, name, kind, mode, uid, gid, size, links, inode, modified, target, device}; in paths there
+% stands as %25, and bytes that are no UTF-8 as %XX.")]
+pub(crate) struct Ls {
+    /// What to list
+    #[arg(required = true, value_name = "NAME[:PATH]")]
+    pub(crate) places: Vec<OsString>,
+    /// Names that begin with a dot too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Mode, links, owner, size and time too
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// A directory itself, not what it holds
+    #[arg(short, long)]
+    pub(crate) directory: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 cat web:/etc/passwd
+  overlay2 cat app:1:/usr/lib/os-release web:/etc/hostname")]
+pub(crate) struct Cat {
+    /// The files
+    #[arg(required = true, value_name = "NAME:PATH")]
+    pub(crate) places: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 stat web:/usr/bin/ping
+JSON is a list of what ls has, and {blocks, accessed, changed, xattrs: {NAME: VALUE}, layers:
+[{position, diff_id, created_by}]}, those that supply it, topmost first.")]
+pub(crate) struct Stat {
+    /// The files; a symlink is shown itself
+    #[arg(required = true, value_name = "NAME[:PATH]")]
+    pub(crate) places: Vec<OsString>,
+    /// Show what a symlink leads to
+    #[arg(short = 'L', long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 tree app:1                 the layers of an image
+  overlay2 tree -L 2 app:1:/          its files, two levels deep
+  overlay2 tree -s web:/etc           with sizes, those of directories being of all they hold
+JSON is what history prints for layers, and {name, kind, size, target, entries} for files.")]
+pub(crate) struct Tree {
+    /// What to draw
+    #[arg(value_name = "NAME[:PATH]")]
+    pub(crate) place: OsString,
+    /// How many levels are shown
+    #[arg(short = 'L', long, value_name = "LEVELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) depth: Option<u32>,
+    /// Show sizes
+    #[arg(short, long)]
+    pub(crate) sizes: bool,
+    /// Names that begin with a dot too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Directories alone
+    #[arg(short, long)]
+    pub(crate) directories: bool,
 }
