@@ -106,6 +106,14 @@ pub mod store;
 
 mod driver;
 
+pub mod copy {
+    //! Files copied into the tree of a container, out of it, between two, or as a tar.
+
+    pub use crate::driver::copy::{
+        CopyLinks, CopyOptions, CopyOwners, CopySource, CopySummary, CopyTarget, copy,
+    };
+}
+
 pub mod userns {
     //! A command as root of a user namespace of its own, and which one this process is in.
 

@@ -46,7 +46,7 @@ pub(super) fn write_content<R: Read>(
 }
 
 /// The parts of `piece`, which begins at `offset` of its file, that are no long zeros.
-fn data_runs(piece: &[u8], offset: u64) -> Vec<(u64, &[u8])> {
+pub(super) fn data_runs(piece: &[u8], offset: u64) -> Vec<(u64, &[u8])> {
     let mut runs = Vec::new();
     // Where the current run of data began, and where the current zeros.
     let (mut data, mut zeros) = (0, None);

@@ -8,6 +8,7 @@
 mod acl;
 mod ahead;
 mod apply;
+mod archive;
 mod attributes;
 mod between;
 mod change;
@@ -41,12 +42,14 @@ mod write;
 
 pub use crate::format::Ownership;
 pub use apply::{Applied, ApplyOptions, apply};
+pub(crate) use archive::{ArchiveFile, ArchiveWriter, Pieces, read_archive};
 pub use attributes::Unkept;
 pub(crate) use between::{compare_stacks, write_between};
 pub use change::{Change, ChangeKind};
 pub(crate) use compare::compare;
 pub(crate) use export::export;
 pub use limits::ApplyLimits;
+pub(crate) use node::is_portable;
 pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
 pub(crate) use shadowed::{Shadowed, shadowed};
 pub use split::reassemble;

@@ -176,7 +176,7 @@ impl Content {
 
 /// Whether an attribute means the same elsewhere: labels and seals that a host gives to every file
 /// by itself, and properties of one file system, do not.
-fn is_portable(name: &[u8]) -> bool {
+pub(crate) fn is_portable(name: &[u8]) -> bool {
     if let Some(name) = name.strip_prefix(b"security.") {
         return name != b"selinux" && name != b"evm" && !name.starts_with(b"SMACK64");
     }

@@ -12,6 +12,7 @@ use std::io::Write;
 use rustix::io::Errno;
 use tar::EntryType;
 
+use super::archive::Pieces;
 use super::node::Content;
 use super::tar_header::{Entry, extended_header};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
@@ -154,6 +155,28 @@ impl<'a> TarWriter<'a> {
             self.copy(path, file, at, *size)?;
         }
         self.pad(*size)
+    }
+
+    /// Writes the content of the file whose header was written last, of `size` bytes, from pieces.
+    ///
+    /// # Errors
+    /// Where the pieces reach beyond that size.
+    pub(super) fn pieces(
+        &mut self,
+        path: &LayerPath,
+        size: u64,
+        pieces: &mut dyn Pieces,
+    ) -> Result<()> {
+        let mut at = 0;
+        while let Some((offset, bytes)) = pieces.next()? {
+            let end = offset.saturating_add(bytes.len() as u64);
+            let gap = offset.checked_sub(at).filter(|_| end <= size);
+            self.zeros(gap.ok_or_else(|| changed(path))?)?;
+            self.put(bytes)?;
+            at = end;
+        }
+        self.zeros(size - at)?;
+        self.pad(size)
     }
 
     fn copy(&mut self, path: &LayerPath, file: &File, mut at: u64, end: u64) -> Result<()> {

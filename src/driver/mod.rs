@@ -7,6 +7,7 @@ mod commit;
 mod compose;
 mod container;
 mod content;
+pub(crate) mod copy;
 #[cfg(feature = "image")]
 mod image;
 #[cfg(feature = "image")]

@@ -91,7 +91,14 @@ impl Driver {
     /// with it; [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where it was mounted `volatile`
     /// and never unmounted.
     pub fn tree(&self, container: &str) -> Result<ContainerTree> {
-        let mut lock = self.lock(container)?;
+        let mut lock = match self.lock(container) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.has(container)? => {
+                let message = format!("{container} is no container, and nothing else is changed");
+                return Err(Error::new(ErrorKind::InvalidInput, message)
+                    .hint(format!("make a container of it: overlay2 create {container}")));
+            }
+            lock => lock?,
+        };
         self.refuse_mounted(&mut lock)?;
         let tree = self
             .tree_locked(&lock)

@@ -313,6 +313,17 @@ impl File {
         Ok(rustix::fs::fallocate(&*self.real()?, mode, offset, length)?)
     }
 
+    /// The next run of bytes at or after `offset` that is no hole: where it begins and ends; `None`
+    /// where only a hole follows, or nothing.
+    ///
+    /// # Errors
+    /// As `lseek(2)`.
+    pub fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        let real = self.real()?;
+        let length = real.metadata()?.len();
+        Ok(crate::sys::copy::next_data(&real, offset, length)?)
+    }
+
     /// The attributes of the file.
     ///
     /// # Errors

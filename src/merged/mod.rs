@@ -200,6 +200,11 @@ impl Tree {
         Self::build(layers, Some(writable), options)
     }
 
+    /// Whether this is a clone of the other, so that one sees at once what the other changes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
+    }
+
     fn build(layers: Vec<Dir>, upper: Option<Upper>, options: &Options) -> Result<Self> {
         if layers.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "a merged tree needs a layer"));

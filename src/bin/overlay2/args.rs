@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Ls(look::Ls),
     /// Write files of containers and images to standard output
     Cat(look::Cat),
+    /// Copy files into a container, out of it, or between two, mounted or not
+    Cp(look::Cp),
     /// Show all that is known of files of containers and images
     Stat(look::Stat),
     /// Draw a directory of a container or an image; of an image alone, its layers

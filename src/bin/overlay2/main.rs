@@ -3,6 +3,7 @@
 mod args;
 mod compare;
 mod containers;
+mod copy;
 mod images;
 mod layers;
 mod look;
@@ -94,6 +95,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Diff(diff) => compare::diff(&driver, &out, diff),
         Command::Ls(ls) => look::ls(&driver, &out, ls),
         Command::Cat(cat) => look::cat(&driver, cat),
+        Command::Cp(cp) => copy::cp(&driver, &out, cp),
         Command::Stat(stat) => look::stat(&driver, &out, stat),
         Command::Tree(tree) => picture::tree(&driver, &out, tree),
         Command::Which(which) => compare::which(&driver, &out, which),

@@ -189,3 +189,31 @@ pub(crate) struct Tree {
     #[arg(short, long)]
     pub(crate) directories: bool,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 cp site/. web:/srv/www          what a directory holds, into a container
+  overlay2 cp web:/var/log ./logs          a directory out of a container
+  overlay2 cp app:1:/etc/ssl web:/etc      from an image into a container
+  overlay2 cp web:/etc - | tar -t          as a tar
+  tar -c conf | overlay2 cp - web:/etc     from a tar, plain or compressed
+Paths that begin with / or . and those without a colon are of this host. Where files go is what
+docker cp does: into a directory that exists; SRC/. means what SRC holds. Files keep modes, times,
+attributes, holes, symlinks and hard links. A container that is mounted is read, but not written to:
+copy to where it is mounted instead. JSON is {entries, bytes, unkept, skipped}; the status is 1 where
+something could not be made.")]
+pub(crate) struct Cp {
+    /// Where from: NAME:PATH in a container or image, a path of the host, or - for a tar
+    #[arg(value_name = "SRC")]
+    pub(crate) from: OsString,
+    /// Where to: NAME:PATH in a container, a path of the host, or - for a tar
+    #[arg(value_name = "DST")]
+    pub(crate) to: OsString,
+    /// Keep owners: else files from the host become root's, and files to the host one's own
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Copy what SRC leads to where it is a symlink
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+}

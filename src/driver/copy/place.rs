@@ -1,0 +1,279 @@
+//! A tree and the host, as places to which files are copied.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use crate::changeset::Pieces;
+use crate::error::{Context, ErrorKind, Result};
+use crate::inode::{Device, FileKind, Inode};
+use crate::layer_path::LayerPath;
+use crate::merged::{EntryKind, OpenOptions, SetTime, Tree, XattrMode};
+use crate::sys::dir::{SysResult, type_of};
+use crate::sys::xattr::{self, Target};
+use crate::sys::{Dir, copy, inode_io};
+
+/// What is done to make copies.
+pub(super) trait Place {
+    /// The path without symlinks, and whether it is a directory; `None` where nothing is there.
+    fn resolve(&self, path: &Path) -> Result<Option<(PathBuf, bool)>>;
+    /// Whether the path itself is a directory; `None` where nothing is there.
+    fn is_dir(&self, path: &Path) -> Result<Option<bool>>;
+    /// Makes a directory that nobody else may look into yet.
+    fn make_dir(&self, path: &Path) -> Result<()>;
+    /// Removes what is no directory.
+    fn remove(&self, path: &Path) -> Result<()>;
+    /// Makes a file of `size` bytes that nobody else may read yet; returns how many are no holes.
+    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64>;
+    /// Makes `path` one more name of `first`.
+    fn link(&self, first: &Path, path: &Path) -> Result<()>;
+    fn symlink(&self, target: &[u8], path: &Path) -> Result<()>;
+    /// Makes a device, FIFO or socket.
+    fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()>;
+    /// Sets owner, attributes, permissions and time; returns how many of them cannot be had.
+    fn give(&self, path: &Path, inode: &Inode) -> Result<u64>;
+}
+
+/// The type, and for a device which.
+fn node_of(kind: &FileKind) -> Option<(EntryKind, FileType, Device)> {
+    Some(match kind {
+        FileKind::CharDevice(device) => (EntryKind::CharDevice, FileType::CharacterDevice, *device),
+        FileKind::BlockDevice(device) => (EntryKind::BlockDevice, FileType::BlockDevice, *device),
+        FileKind::Fifo => (EntryKind::Fifo, FileType::Fifo, Device::ZERO),
+        FileKind::Socket => (EntryKind::Socket, FileType::Socket, Device::ZERO),
+        _ => return None,
+    })
+}
+
+/// Whether a failure means that the process may not, or that the file system knows no such thing.
+fn cannot_be_kept(error: Errno) -> bool {
+    matches!(error, Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL | Errno::OVERFLOW)
+}
+
+/// 1 where something could not be kept.
+fn kept(result: Result<()>) -> Result<u64> {
+    match result {
+        Ok(()) => Ok(0),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(errno) if cannot_be_kept(errno) => Ok(1),
+            _ => Err(error),
+        },
+    }
+}
+
+/// A container's tree.
+pub(super) struct TreePlace<'a> {
+    pub(super) tree: &'a Tree,
+}
+
+impl Place for TreePlace<'_> {
+    fn resolve(&self, path: &Path) -> Result<Option<(PathBuf, bool)>> {
+        match self.tree.canonicalize(path) {
+            Ok(real) => {
+                let is_dir = self.tree.symlink_metadata(&real)?.is_dir();
+                Ok(Some((real, is_dir)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
+        match self.tree.symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.is_dir())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        self.tree.create_dir(path, 0o700)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.tree.remove_file(path)
+    }
+
+    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
+        let mut options = OpenOptions::new();
+        let file = self.tree.open_with(path, options.write(true).create_new(true).mode(0o600))?;
+        let (mut bytes, mut end) = (0, 0);
+        while let Some((offset, mut piece)) = pieces.next()? {
+            let mut at = offset;
+            while !piece.is_empty() {
+                let wrote = file.write_at(piece, at).during("write", path)?;
+                piece = piece.get(wrote..).unwrap_or_default();
+                at += wrote as u64;
+            }
+            bytes += at - offset;
+            end = at;
+        }
+        if end < size {
+            file.set_len(size).during("write", path)?;
+        }
+        Ok(bytes)
+    }
+
+    fn link(&self, first: &Path, path: &Path) -> Result<()> {
+        self.tree.hard_link(first, path)
+    }
+
+    fn symlink(&self, target: &[u8], path: &Path) -> Result<()> {
+        self.tree.symlink(OsStr::from_bytes(target), path)
+    }
+
+    fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()> {
+        let Some((kind, _, device)) = node_of(kind) else { return Ok(()) };
+        self.tree.mknod(path, kind, 0o600, device)
+    }
+
+    fn give(&self, path: &Path, inode: &Inode) -> Result<u64> {
+        let tree = self.tree;
+        let mut unkept = kept(tree.lchown(path, Some(inode.uid), Some(inode.gid)))?;
+        for (name, value) in &inode.xattrs {
+            unkept += kept(tree.set_xattr(path, name, value, XattrMode::Set))?;
+        }
+        if !matches!(inode.kind, FileKind::Symlink { .. }) {
+            tree.set_permissions(path, inode.mode)?;
+        }
+        tree.set_symlink_times(path, SetTime::Keep, SetTime::At(inode.mtime))?;
+        Ok(unkept)
+    }
+}
+
+/// A directory of the host, beneath which all copies lie.
+pub(super) struct HostPlace {
+    base: Dir,
+    /// The path by which it was named, for messages.
+    shown: PathBuf,
+}
+
+impl HostPlace {
+    /// The deepest directory that a path leads to or stands in, and the rest of the path.
+    pub(super) fn open(path: &Path) -> Result<(Self, PathBuf)> {
+        let slash = path.as_os_str().as_bytes().ends_with(b"/");
+        if let Ok(real) = std::fs::canonicalize(path) {
+            if real.is_dir() {
+                let base = Dir::open_ambient(&real)?;
+                return Ok((Self { base, shown: path.to_path_buf() }, PathBuf::from(".")));
+            }
+            let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+                return Err(Errno::NOENT).during("find", path);
+            };
+            let name = if slash { PathBuf::from(name).join("") } else { PathBuf::from(name) };
+            let base = Dir::open_ambient(parent)?;
+            return Ok((Self { base, shown: parent.to_path_buf() }, name));
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let name = path.file_name().ok_or(Errno::NOENT).during("find", path)?;
+        let base = Dir::open_ambient(parent)?;
+        let name = if slash { PathBuf::from(name).join("") } else { PathBuf::from(name) };
+        Ok((Self { base, shown: parent.to_path_buf() }, name))
+    }
+
+    /// The directory and name of a path beneath the base.
+    fn at(&self, path: &Path) -> SysResult<(Dir, Vec<u8>)> {
+        let path = LayerPath::parse(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+        match path.split() {
+            Some((parent, name)) => Ok((self.base.descend(&parent)?, name.to_vec())),
+            None => Ok((self.base.descend(&LayerPath::root())?, b".".to_vec())),
+        }
+    }
+
+    fn act<T>(
+        &self,
+        doing: &str,
+        path: &Path,
+        act: impl FnOnce(&Dir, &[u8]) -> SysResult<T>,
+    ) -> Result<T> {
+        let (dir, name) = self.at(path).during(doing, &self.shown.join(path))?;
+        act(&dir, &name).during(doing, &self.shown.join(path))
+    }
+
+    fn look(&self, path: &Path) -> SysResult<Option<bool>> {
+        let (dir, name) = match self.at(path) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        let stat = dir.stat_if_exists(&name)?;
+        Ok(stat.map(|stat| type_of(&stat) == FileType::Directory))
+    }
+}
+
+impl Place for HostPlace {
+    fn resolve(&self, path: &Path) -> Result<Option<(PathBuf, bool)>> {
+        Ok(self.is_dir(path)?.map(|is_dir| (path.to_path_buf(), is_dir)))
+    }
+
+    fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
+        self.look(path).during("stat", &self.shown.join(path))
+    }
+
+    fn make_dir(&self, path: &Path) -> Result<()> {
+        self.act("create directory", path, |dir, name| dir.make_dir(name, 0o700))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.act("remove", path, |dir, name| dir.remove_file(name))
+    }
+
+    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = self.act("create file", path, |dir, name| dir.open(name, flags, 0o600))?;
+        let shown = self.shown.join(path);
+        let (mut bytes, mut end) = (0, 0);
+        while let Some((offset, piece)) = pieces.next()? {
+            copy::write_at(&file, piece, offset).during("write", &shown)?;
+            bytes += piece.len() as u64;
+            end = offset + piece.len() as u64;
+        }
+        if end < size {
+            rustix::fs::ftruncate(&file, size).during("write", &shown)?;
+        }
+        Ok(bytes)
+    }
+
+    fn link(&self, first: &Path, path: &Path) -> Result<()> {
+        let (from, source) = self.at(first).during("find", &self.shown.join(first))?;
+        self.act("create hard link", path, |dir, name| dir.make_link(name, &from, &source))
+    }
+
+    fn symlink(&self, target: &[u8], path: &Path) -> Result<()> {
+        self.act("create symlink", path, |dir, name| dir.make_symlink(name, target))
+    }
+
+    fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()> {
+        let Some((_, kind, device)) = node_of(kind) else { return Ok(()) };
+        self.act("create node", path, |dir, name| dir.make_node(name, kind, 0o600, device))
+    }
+
+    fn give(&self, path: &Path, inode: &Inode) -> Result<u64> {
+        self.act("set attributes of", path, |dir, name| {
+            let target = Target::Name(dir, name);
+            let mut unkept = 0;
+            let mut keep = |result: SysResult<()>| match result {
+                Err(error) if cannot_be_kept(error) => {
+                    unkept += 1;
+                    Ok(())
+                }
+                other => other,
+            };
+            let stat = dir.stat(name)?;
+            if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
+                keep(inode_io::chown(target, inode.uid, inode.gid))?;
+            }
+            for (name, value) in &inode.xattrs {
+                keep(xattr::set(target, name, value))?;
+            }
+            if !matches!(inode.kind, FileKind::Symlink { .. }) {
+                inode_io::chmod(target, inode.mode)?;
+            }
+            inode_io::set_times(target, inode.mtime, inode.mtime)?;
+            Ok(unkept)
+        })
+    }
+}

@@ -1,0 +1,112 @@
+//! Puts copies where they belong, in a tree or on the host alike.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::CopySummary;
+use super::place::Place;
+use crate::changeset::{ArchiveFile, Pieces};
+use crate::error::{Context, Result};
+use crate::inode::{FileKind, Inode};
+use crate::layer_path::LayerPath;
+
+/// A place to which files are copied.
+pub(super) struct Target<'p, P> {
+    place: &'p P,
+    base: PathBuf,
+    /// Who owns the copies; `None`: whoever owned the originals.
+    owner: Option<(u32, u32)>,
+    /// Directories that were made, which get their attributes when they are full.
+    made: Vec<(PathBuf, Inode)>,
+    summary: CopySummary,
+}
+
+impl<'p, P: Place> Target<'p, P> {
+    /// The root of what is copied comes to `base`.
+    pub(super) fn new(place: &'p P, base: PathBuf, owner: Option<(u32, u32)>) -> Self {
+        Self { place, base, owner, made: Vec::new(), summary: CopySummary::default() }
+    }
+
+    fn path(&self, path: &LayerPath) -> PathBuf {
+        match path.is_root() {
+            true => self.base.clone(),
+            false => self.base.join(OsStr::from_bytes(path.as_bytes())),
+        }
+    }
+
+    /// Makes one file.
+    pub(super) fn put(&mut self, file: ArchiveFile, pieces: &mut dyn Pieces) -> Result<()> {
+        let ArchiveFile { path, mut inode, link } = file;
+        let to = self.path(&path);
+        if let Some((uid, gid)) = self.owner {
+            (inode.uid, inode.gid) = (uid, gid);
+        }
+        self.summary.entries += 1;
+        match (self.place.is_dir(&to)?, inode.kind.is_directory()) {
+            // Its attributes stay, as all that it holds does.
+            (Some(true), true) => return Ok(()),
+            (Some(true), false) => return Err(Errno::ISDIR).during("replace", &to),
+            (Some(false), true) => return Err(Errno::NOTDIR).during("replace", &to),
+            (Some(false), false) => self.place.remove(&to)?,
+            (None, _) => self.make_parents(&path)?,
+        }
+        if let Some(first) = link {
+            return self.place.link(&self.path(&first), &to);
+        }
+        match &inode.kind {
+            FileKind::Directory => {
+                self.place.make_dir(&to)?;
+                self.made.push((to, inode));
+                return Ok(());
+            }
+            FileKind::Regular { size } => {
+                self.summary.bytes += self.place.write(&to, *size, pieces)?;
+            }
+            FileKind::Symlink { target } => self.place.symlink(target, &to)?,
+            kind => match self.place.make_node(kind, &to) {
+                Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                    self.summary.skipped.push(path);
+                    return Ok(());
+                }
+                other => other?,
+            },
+        }
+        self.summary.unkept += self.place.give(&to, &inode)?;
+        Ok(())
+    }
+
+    /// Makes directories that a tar does not name.
+    fn make_parents(&mut self, path: &LayerPath) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut at = path.parent();
+        while let Some(path) = at.filter(|path| !path.is_root()) {
+            if self.place.is_dir(&self.path(&path))?.is_some() {
+                break;
+            }
+            at = path.parent();
+            missing.push(path);
+        }
+        for path in missing.into_iter().rev() {
+            let to = self.path(&path);
+            self.place.make_dir(&to)?;
+            let mut inode = Inode::default_directory();
+            inode.mtime = crate::inode::Timestamp::from_seconds(0);
+            if let Some((uid, gid)) = self.owner {
+                (inode.uid, inode.gid) = (uid, gid);
+            }
+            self.made.push((to, inode));
+        }
+        Ok(())
+    }
+
+    /// Gives directories their attributes, the inner ones first.
+    pub(super) fn finish(mut self) -> Result<CopySummary> {
+        for (path, inode) in self.made.iter().rev() {
+            self.summary.unkept += self.place.give(path, inode)?;
+        }
+        Ok(self.summary)
+    }
+}
