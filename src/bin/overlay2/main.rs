@@ -24,6 +24,9 @@ use overlay2::{Driver, DriverOptions};
 use args::{Cli, Command, Durability};
 use output::Output;
 
+/// The number of the error of a pipe that nobody reads any more.
+const EPIPE: i32 = rustix::io::Errno::PIPE.raw_os_error();
+
 /// What ends a command early.
 enum Failure {
     Driver(overlay2::Error),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         // Whoever read our output has enough of it.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Io(error)) => complain(&error.to_string(), None, 1),
+        Err(Failure::Driver(error)) if error.raw_os_error() == Some(EPIPE) => ExitCode::SUCCESS,
         Err(Failure::Driver(error)) => complain(&error.to_string(), error.help(), 1),
     }
 }
