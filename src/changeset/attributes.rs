@@ -220,9 +220,9 @@ impl Attach {
     ) -> Result<()> {
         let mode = match self.ownership {
             Ownership::Exact => mode,
-            // Kept accessible to the one user who has the store; the real mode is recorded.
-            Ownership::Recorded if given.inode.kind.is_directory() => mode & 0o777 | 0o700,
-            Ownership::Recorded => mode & 0o777 | 0o600,
+            Ownership::Recorded => {
+                override_stat::mode_on_disk(mode, given.inode.kind.is_directory())
+            }
         };
         if given.created_mode.is_some_and(|created| created & !self.umask == mode) {
             return Ok(());

@@ -172,6 +172,27 @@ mod tests {
     }
 
     #[test]
+    fn a_mode_that_is_recorded_is_the_one_that_a_diff_tells() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut driver = driver(scratch.path());
+        driver.ownership = crate::Ownership::Recorded;
+        let held = driver.tree("c").unwrap();
+        let tree = held.tree();
+        // What lies below has the same record then, but not the same mode on disk.
+        tree.remove_file("kept").unwrap();
+        let mut options = crate::merged::OpenOptions::new();
+        drop(tree.open_with("kept", options.write(true).create_new(true).mode(0o600)).unwrap());
+        tree.lchown("kept", Some(0), Some(0)).unwrap();
+        tree.set_permissions("kept", 0o644).unwrap();
+        drop(held);
+        let mut tar = Vec::new();
+        driver.diff("c", &mut tar, &Default::default(), Watch::new()).unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(entry.header().mode().unwrap(), 0o644);
+    }
+
+    #[test]
     fn nobody_else_has_the_container_meanwhile() {
         let scratch = tempfile::tempdir().unwrap();
         let driver = driver(scratch.path());

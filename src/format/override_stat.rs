@@ -23,6 +23,12 @@ pub enum Ownership {
 /// The attribute's name.
 pub(crate) const NAME: &[u8] = b"user.containers.override_stat";
 
+/// The mode on disk of a file of which the attribute records another: accessible to the one user
+/// who has the store, and else as recorded.
+pub(crate) fn mode_on_disk(mode: u32, is_directory: bool) -> u32 {
+    mode & 0o777 | if is_directory { 0o700 } else { 0o600 }
+}
+
 /// What the attribute says of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OverrideStat {

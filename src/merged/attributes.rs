@@ -10,6 +10,7 @@ use super::copy_up::Data;
 use super::node::Node;
 use super::ownership::real_kind;
 use super::rename::{End, RenameMode};
+use crate::format::override_stat;
 use crate::sys::dir::{self, SysResult};
 use crate::sys::inode_io;
 use crate::sys::xattr::proc_path;
@@ -45,10 +46,13 @@ impl Core {
         self.must_own(node)?;
         self.copy_up(node, Data::Whole)?;
         node.set_searched(false);
-        if self.change_record(node, |record| record.mode = mode & 0o7777)? {
-            return Ok(());
-        }
-        inode_io::chmod(node.real().target()?, mode & 0o7777)
+        let mode = if self.change_record(node, |record| record.mode = mode & 0o7777)? {
+            // Else a diff took the record for one that a kernel mount left behind.
+            override_stat::mode_on_disk(mode, node.is_directory())
+        } else {
+            mode & 0o7777
+        };
+        inode_io::chmod(node.real().target()?, mode)
     }
 
     /// Sets the owner; `None` leaves it.
