@@ -62,11 +62,13 @@ impl Reference {
 
     /// Host and path as people write them: `alpine`, `user/image`, `localhost:5000/image`.
     pub fn repository(&self) -> String {
-        if self.host != DEFAULT_HOST {
+        let first = self.path.split('/').next().unwrap_or_default();
+        // Without its host, what begins like one would be read as it.
+        if self.host != DEFAULT_HOST || looks_like_host(first) {
             return format!("{}/{}", self.host, self.path);
         }
         match self.path.strip_prefix(DEFAULT_PATH) {
-            Some(name) if !name.contains('/') => name.to_owned(),
+            Some(name) if !name.contains('/') && !is_image_id(name) => name.to_owned(),
             _ => self.path.clone(),
         }
     }
@@ -131,13 +133,14 @@ impl FromStr for Reference {
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(refuse("it must be lowercase"));
         }
-        if !path.split('/').all(is_path_component) || host.len() + path.len() + 1 > 255 {
-            return Err(refuse("its path is malformed"));
-        }
-        if short && path.len() == 64 && Digest::from_hex(&path).is_ok() {
+        if short && is_image_id(&path) {
             return Err(refuse("64 hexadecimal digits are an image ID"));
         }
         let path = if short { format!("{DEFAULT_PATH}{path}") } else { path };
+        // Host and path with what was left out: the name in full has to be a name too.
+        if !path.split('/').all(is_path_component) || host.len() + path.len() + 1 > 255 {
+            return Err(refuse("its path is malformed"));
+        }
         let tag = match (tag, digest) {
             (None, None) => Some(DEFAULT_TAG),
             (tag, _) => tag,
@@ -164,6 +167,11 @@ impl<'de> Deserialize<'de> for Reference {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// Whether a name would be taken for an image's ID.
+fn is_image_id(text: &str) -> bool {
+    text.len() == 64 && Digest::from_hex(text).is_ok()
 }
 
 /// Whether the first component of a name is a host and no part of the path.
@@ -244,6 +252,25 @@ mod tests {
                 Err(error) => assert!(short.is_empty(), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_printed_is_the_same_name() {
+        let id = "0".repeat(64);
+        let at_id = format!("docker.io/library/{id}");
+        let longest = "a".repeat(255 - "docker.io/library/".len());
+        for (text, short) in [
+            ("docker.io/localhost/x", "docker.io/localhost/x:latest"),
+            ("docker.io/a.b/x", "docker.io/a.b/x:latest"),
+            (at_id.as_str(), &format!("library/{id}:latest")),
+            (longest.as_str(), &format!("{longest}:latest")),
+        ] {
+            let name: Reference = text.parse().unwrap();
+            assert_eq!(name.to_string(), short);
+            assert_eq!(name.to_string().parse::<Reference>().unwrap(), name);
+            assert_eq!(name.canonical().parse::<Reference>().unwrap(), name);
+        }
+        assert!(format!("{longest}a").parse::<Reference>().is_err());
     }
 
     #[test]
