@@ -82,7 +82,7 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self> {
         let mut parts = text.split('/');
-        let mut next = || parts.next().map(str::to_ascii_lowercase).filter(|part| !part.is_empty());
+        let mut next = || parts.next().map(str::to_owned).filter(|part| !part.is_empty());
         let (os, architecture, variant) = (next(), next(), next());
         match (os, architecture, parts.next()) {
             (Some(os), Some(architecture), None) if !text.ends_with('/') => {
@@ -97,7 +97,9 @@ impl FromStr for Platform {
 impl Platform {
     /// Takes the words that other tools use for the same.
     pub(super) fn normalized(os: String, architecture: String, variant: Option<String>) -> Self {
+        let [os, architecture] = [os, architecture].map(|word| word.to_ascii_lowercase());
         let variant = variant.filter(|variant| !variant.is_empty()).map(|variant| {
+            let variant = variant.to_ascii_lowercase();
             if variant.starts_with(|char: char| char.is_ascii_digit()) {
                 format!("v{variant}")
             } else {
@@ -183,6 +185,9 @@ mod tests {
             assert_eq!(platform(text).to_string(), text);
         }
         assert_eq!(platform("Linux/x86_64"), platform("linux/amd64"));
+        let told = |word: &str| word.to_owned();
+        let config = Platform::normalized(told("Linux"), told("ARM64"), Some(told("V8")));
+        assert_eq!(config, platform("linux/arm64/v8"), "as a config spells it");
         assert_eq!(platform("linux/arm/7"), platform("linux/arm/v7"));
         for bad in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux/arm/"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
