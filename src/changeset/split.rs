@@ -34,6 +34,9 @@ const CONTENT: u8 = 2;
 const RUNS: u8 = 3;
 const MOVED: u8 = 4;
 
+/// The most bytes of a path; what the tar itself may hold is less unless its limits were raised.
+const LONGEST_PATH: u64 = 64 << 20;
+
 /// Writes the records while a changeset is applied.
 pub(super) struct SplitWriter<'a> {
     side: &'a Dir,
@@ -176,9 +179,19 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// One record, as it is read.
 enum Record {
     Raw(u64),
-    Content { path: LayerPath, size: u64 },
-    Runs { path: LayerPath, runs: Vec<(u64, u64)> },
-    Moved { path: LayerPath, references: u64 },
+    Content {
+        path: LayerPath,
+        size: u64,
+    },
+    /// As many runs follow, each an offset and a length.
+    Runs {
+        path: LayerPath,
+        count: u64,
+    },
+    Moved {
+        path: LayerPath,
+        references: u64,
+    },
     End,
 }
 
@@ -213,19 +226,16 @@ impl SplitReader {
         Ok(match self.byte()? {
             RAW => Record::Raw(self.number()?),
             CONTENT => Record::Content { path: self.path()?, size: self.number()? },
-            RUNS => {
-                let path = self.path()?;
-                let count = self.number()?;
-                let mut runs = Vec::new();
-                for _ in 0..count {
-                    runs.push((self.number()?, self.number()?));
-                }
-                Record::Runs { path, runs }
-            }
+            RUNS => Record::Runs { path: self.path()?, count: self.number()? },
             MOVED => Record::Moved { path: self.path()?, references: self.number()? },
             END => Record::End,
             other => return Err(corrupt(format!("a record of type {other}"))),
         })
+    }
+
+    /// One of the runs behind their record.
+    fn run(&mut self) -> Result<(u64, u64)> {
+        Ok((self.number()?, self.number()?))
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -249,12 +259,15 @@ impl SplitReader {
 
     fn path(&mut self) -> Result<LayerPath> {
         let length = self.number()?;
+        if length > LONGEST_PATH {
+            return Err(corrupt(format!("a path of {length} bytes")));
+        }
         let mut bytes = Vec::new();
         let read = (&mut self.input).take(length).read_to_end(&mut bytes).during("read", FILE)?;
         if read as u64 != length {
             return Err(corrupt("a path that is cut off".to_owned()));
         }
-        LayerPath::parse(&bytes)
+        LayerPath::parse(&bytes).map_err(|error| corrupt(error.to_string()))
     }
 }
 
@@ -295,12 +308,18 @@ pub fn reassemble(
                 references += 1;
                 copy_run(&file, (0, size), &mut out, &path)?;
             }
-            Record::Runs { path, runs } => {
-                let end = runs.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
-                let file = source.open(&path, references, end)?;
+            Record::Runs { path, count } => {
+                let file = source.open(&path, references, 0)?;
                 references += 1;
-                for run in runs {
-                    copy_run(&file, run, &mut out, &path)?;
+                let length = file.metadata().during("stat", &path)?.len();
+                for _ in 0..count {
+                    let (offset, run) = records.run()?;
+                    let end = offset.checked_add(run).filter(|&end| end <= length);
+                    if end.is_none() {
+                        let what = format!("it has {length} bytes, none at {offset} + {run}");
+                        return Err(damaged(&path, &what));
+                    }
+                    copy_run(&file, (offset, run), &mut out, &path)?;
                 }
             }
             Record::Moved { .. } => {}
@@ -334,7 +353,12 @@ fn moved_files(side: &Dir) -> Result<Vec<(LayerPath, u64)>> {
             }
             Record::Moved { path, references } => moved.push((path, references)),
             Record::End => return Ok(moved),
-            Record::Content { .. } | Record::Runs { .. } => {}
+            Record::Runs { count, .. } => {
+                for _ in 0..count {
+                    records.run()?;
+                }
+            }
+            Record::Content { .. } => {}
         }
     }
 }
@@ -423,4 +447,54 @@ fn data(file: &File, start: u64, end: u64, out: &mut dyn Write, path: &LayerPath
         at += want as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes again from a layer of one file of ten bytes and a record, given plain.
+    fn written(record: &[u8]) -> Result<Vec<u8>> {
+        let temporary = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temporary.path().join("diff")).unwrap();
+        let side = Dir::open_ambient(temporary.path()).unwrap();
+        let layer = side.child(b"diff").unwrap();
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        layer.open(b"f", flags, 0o644).unwrap().write_all(b"0123456789").unwrap();
+        let kept = [&[PLAIN], record].concat();
+        side.open(FILE, flags, 0o600).unwrap().write_all(&kept).unwrap();
+        let mut out = Vec::new();
+        reassemble(&layer, &side, &mut out, "test", Watch::new()).map(|_| out)
+    }
+
+    #[test]
+    fn runs_beyond_the_end_of_a_file_are_damage_and_no_endless_zeros() {
+        let runs = |runs: &[(u64, u64)]| {
+            let mut record = vec![RUNS];
+            put_bytes(&mut record, b"f");
+            put_number(&mut record, runs.len() as u64);
+            for &(offset, length) in runs {
+                put_number(&mut record, offset);
+                put_number(&mut record, length);
+            }
+            record.push(END);
+            record
+        };
+        assert_eq!(written(&runs(&[(1, 2), (8, 2)])).unwrap(), b"1289");
+        for bad in [&[(0, 1 << 60), (0, 1)][..], &[(8, 3)], &[(u64::MAX, 1)], &[(1, u64::MAX)]] {
+            let error = written(&runs(bad)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_is_corrupt() {
+        let mut long = vec![CONTENT];
+        put_number(&mut long, u64::MAX);
+        let outside = [&[CONTENT, 4][..], b"../f", &[1, END]].concat();
+        for bad in [&long, &outside, &vec![9], &vec![RAW, 0xff]] {
+            let error = written(bad).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::InvalidData), "{error}");
+        }
+    }
 }
