@@ -40,6 +40,8 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
+        // A number may have a sign, for the parser.
+        let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         bytes.extend_from_slice(rest.as_bytes());
     }
@@ -57,7 +59,7 @@ mod tests {
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         assert_eq!(decode(&text).as_ref(), Some(&bytes));
         assert_eq!(decode(&escape_bytes(&bytes)), Some(bytes));
-        for bad in ["%", "%1", "%zz", "a%"] {
+        for bad in ["%", "%1", "%zz", "a%", "%+1"] {
             assert_eq!(decode(bad), None, "{bad}");
         }
     }
