@@ -244,6 +244,9 @@ impl<W: Write> fmt::Debug for Encoder<W> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 #[cfg(feature = "gzip")]
 mod gzip {
     use std::io::{self, BufRead, BufReader, Read};

@@ -113,6 +113,11 @@ pub mod copy {
         CopyLinks, CopyOptions, CopyOwners, CopySource, CopySummary, CopyTarget, copy,
     };
 }
+#[cfg(any(test, fuzzing))]
+mod fuzz_bed;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub mod userns {
     //! A command as root of a user namespace of its own, and which one this process is in.

@@ -19,6 +19,8 @@ mod entry;
 mod equal;
 mod export;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod header;
 mod limits;
 mod links;

@@ -8,6 +8,8 @@ mod compose;
 mod container;
 mod content;
 pub(crate) mod copy;
+#[cfg(all(any(test, fuzzing), feature = "image"))]
+pub(crate) mod fuzz;
 #[cfg(feature = "image")]
 mod image;
 #[cfg(feature = "image")]

@@ -3,6 +3,8 @@
 //! Source: the kernel's `Documentation/filesystems/overlayfs.rst`, and what its code does.
 
 pub(crate) mod assumptions;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod lookup;
 pub(crate) mod metacopy;
 pub(crate) mod opaque;

@@ -44,6 +44,8 @@ mod entry;
 mod files;
 #[cfg(test)]
 mod fixture;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod oci;
 mod platform;
 #[cfg(test)]

@@ -259,5 +259,5 @@ impl Drop for Core {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests;

@@ -106,6 +106,17 @@ fn options(
     text
 }
 
+/// The text in each spelling.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz_options(
+    layers: &[Layer<'_>],
+    upper: Option<Upper<'_>>,
+    list: &[(&'static str, Option<&'static str>)],
+) -> [Vec<u8>; 3] {
+    [Spelling::Paths, Spelling::LayersByNumber, Spelling::Numbers]
+        .map(|spelling| options(layers, upper, list, spelling))
+}
+
 /// `special` is what would have to be escaped where this name stands.
 fn name<'a>(layer: &Layer<'a>, special: &[u8], by_path: bool) -> Cow<'a, [u8]> {
     let path = plain_path(layer, special).filter(|_| by_path);

@@ -19,6 +19,8 @@
 mod act;
 mod classic;
 mod find;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod options;
 mod plan;
 #[cfg(test)]

@@ -27,6 +27,8 @@
 mod chain;
 mod container;
 mod container_name;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hold;
 mod image;
 mod image_name;

@@ -7,6 +7,8 @@
 pub(crate) mod copy;
 pub(crate) mod dir;
 pub(crate) mod durable;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod inode_io;
 pub(crate) mod interrupts;
 pub(crate) mod lock;

@@ -61,7 +61,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
-        let digits = after.get(..3).filter(|_| first == b'\\');
+        let octal = |digits: &&[u8]| digits.iter().all(|digit| (b'0'..=b'7').contains(digit));
+        let digits = after.get(..3).filter(|_| first == b'\\').filter(octal);
         let byte = digits
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
@@ -74,6 +75,29 @@ fn unescape(text: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Any bytes as the table; and any bytes as a path in it, which must come out as it went in.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(data: &[u8]) {
+    for info in data.split(|&byte| byte == b'\n').filter_map(parse) {
+        let _ = (info.option("upperdir"), info.has("volatile"));
+    }
+    // As the kernel escapes them: show_type(), mangle(), seq_show_option().
+    let escape = |bytes: &[u8]| -> Vec<u8> {
+        let special = b" \t\n\\#,";
+        let one = |&byte: &u8| match special.contains(&byte) {
+            true => format!("\\{byte:03o}").into_bytes(),
+            false => vec![byte],
+        };
+        bytes.iter().flat_map(one).collect()
+    };
+    let path = escape(data);
+    let line = [b"1 2 0:3 / ", &path[..], b" rw - overlay o rw,upperdir=", &path, b",x"].concat();
+    let found = parse(&line);
+    assert_eq!(found.as_ref().and_then(|info| info.option("upperdir")).as_deref(), Some(data));
+    let target = found.map(|info| info.target.into_os_string().into_vec());
+    assert_eq!(target.as_deref(), Some(data));
 }
 
 #[cfg(test)]
@@ -91,6 +115,7 @@ mod tests {
         assert!(info.has("rw") && !info.has("errors"));
         assert_eq!(parse(b""), None);
         assert_eq!(unescape(br"a\134b\012c\x"), b"a\\b\nc\\x");
+        assert_eq!(unescape(br"\+12\400"), br"\+12\400");
     }
 
     #[test]

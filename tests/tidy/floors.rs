@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 20] = [
     ("error", 0),
     ("percent", 0),
     ("digest", 1),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("compression", 1),
     ("sys", 2),
     ("format", 3),
+    ("fuzz_bed", 3),
     ("changeset", 4),
     ("store", 4),
     ("mount", 4),
@@ -24,6 +25,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("image", 4),
     ("bundle", 4),
     ("driver", 5),
+    ("fuzzing", 6),
 ];
 
 /// The paths that begin with `crate::` or `super::`, groups spelled out, with their lines.

@@ -32,7 +32,9 @@ impl Source {
 
     fn is_test(&self) -> bool {
         !self.path.starts_with("src/")
-            || ["/tests.rs", "_tests.rs", "/fixture.rs"].iter().any(|end| self.path.ends_with(end))
+            || ["/tests.rs", "_tests.rs", "/fixture.rs", "/fuzz.rs", "/fuzz_bed.rs", "/fuzzing.rs"]
+                .iter()
+                .any(|end| self.path.ends_with(end))
             || self.path.contains("/tests/")
     }
 

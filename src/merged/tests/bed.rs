@@ -10,6 +10,7 @@ use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 use super::backend::{Backend, Mounted, Op, Outcome};
 use crate::Namespace;
 use crate::format::xattr_name::mark;
+use crate::fuzz_bed::Scratch;
 use crate::merged::{EntryKind, Options, Redirects, Tree};
 use crate::sys::Dir;
 use crate::sys::xattr::{self, Target};
@@ -48,7 +49,7 @@ impl Manner {
 /// Lower directories, an UpperDir and a WorkDir.
 #[derive(Debug)]
 pub(super) struct Bed {
-    root: tempfile::TempDir,
+    root: Scratch,
     lowers: usize,
     pub(super) manner: Manner,
 }
@@ -63,7 +64,7 @@ impl Bed {
 
     /// Makes lower directories, topmost first, from their lines; see [`make_entry`].
     pub(super) fn new<S: AsRef<str>>(layers: &[Vec<S>], manner: Manner) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = Scratch::new();
         for (index, lines) in layers.iter().enumerate() {
             let layer = root.path().join(format!("lower{index}"));
             std::fs::create_dir(&layer).unwrap();
@@ -147,24 +148,6 @@ pub(super) fn writable(lowers: Vec<Dir>, upper: Dir, work: Dir, options: &Option
         upper.has_unnamed.store(false, std::sync::atomic::Ordering::Relaxed);
     }
     tree
-}
-
-/// Directories that the operations have closed are opened, so that a plain user can remove them.
-impl Drop for Bed {
-    fn drop(&mut self) {
-        open_all(self.root.path());
-    }
-}
-
-fn open_all(path: &Path) {
-    let open = std::fs::Permissions::from_mode(0o700);
-    if !path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-        return;
-    }
-    drop(std::fs::set_permissions(path, open));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        open_all(&entry.path());
-    }
 }
 
 /// Makes one entry: `d/` directory, `f=text` file, `l->target` symlink, `p|` FIFO, `c@1:3` device,

@@ -1,21 +1,45 @@
 //! The same behaviour on the kernel's overlayfs and on the userspace tree.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "compiled for tests and fuzzing alone"
+)]
+#![cfg_attr(not(test), allow(dead_code, reason = "what only other tests use"))]
+
 mod backend;
 mod bed;
+#[cfg(test)]
 mod callers;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod environments;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod handles;
+pub(crate) mod fuzz;
+#[cfg(test)]
 mod laws;
+#[cfg(test)]
 mod machine;
+mod model;
+#[cfg(test)]
 mod races;
+#[cfg(test)]
 mod rows;
+#[cfg(test)]
 mod scene;
 
+#[cfg(test)]
 pub(crate) use scene::{Scene, random_scenes};
 
 /// Whether a test that this machine cannot run may be left out.
+#[cfg(test)]
 fn skip(test: &str, reason: &str) {
     eprintln!("SKIP {test}: {reason}");
     assert!(
