@@ -4,6 +4,7 @@
 //! Source: POSIX.1-2017 pax, "pax Extended Header"; GNU tar's manual, "Storing Sparse Files".
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::header::invalid;
 use crate::error::{Result, Subject};
@@ -12,10 +13,15 @@ use crate::inode::{Timestamp, Xattrs};
 /// The records of one extended header, later ones replacing earlier ones of the same key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    values: Rc<Values>,
+    /// Those of a global header, which count where these say nothing. They are shared: a tar may
+    /// have few bytes for each entry, and millions of entries.
+    globals: Rc<Values>,
     /// `GNU.sparse.offset` and `.numbytes` of the format 0.0, in which a key comes again and again.
     sparse: Vec<(u64, u64)>,
 }
+
+type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 const SELINUX: &[u8] = b"RHT.security.selinux";
@@ -38,7 +44,7 @@ impl Records {
                     super::limits::check(self.sparse.len(), sparse_runs, "runs in a sparse file")?;
                 }
                 _ => {
-                    self.values.insert(key.to_vec(), value.to_vec());
+                    Rc::make_mut(&mut self.values).insert(key.to_vec(), value.to_vec());
                 }
             }
         }
@@ -49,9 +55,7 @@ impl Records {
     ///
     /// An empty value in these takes a global one back, as POSIX has it.
     pub(super) fn over(mut self, globals: &Records) -> Self {
-        for (key, value) in &globals.values {
-            self.values.entry(key.clone()).or_insert_with(|| value.clone());
-        }
+        self.globals = Rc::clone(&globals.values);
         self
     }
 
@@ -63,7 +67,12 @@ impl Records {
 
     fn get(&self, key: &[u8]) -> Option<&[u8]> {
         // An empty value means "as though it were not there".
-        self.values.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())
+        self.told(key).filter(|value| !value.is_empty())
+    }
+
+    /// A value, empty or not.
+    fn told(&self, key: &[u8]) -> Option<&[u8]> {
+        self.values.get(key).or_else(|| self.globals.get(key)).map(Vec::as_slice)
     }
 
     /// The entry's name, that of a sparse file included.
@@ -96,13 +105,15 @@ impl Records {
 
     /// The attributes, by their full names; an empty value is one.
     pub(super) fn xattrs(&self) -> Xattrs {
-        let mut xattrs: Xattrs = self
-            .values
-            .range(XATTR.to_vec()..)
-            .map_while(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())))
-            .collect();
-        if let Some(label) = self.values.get(SELINUX) {
-            xattrs.entry(b"security.selinux".to_vec()).or_insert_with(|| label.clone());
+        let mut xattrs = Xattrs::new();
+        for values in [&self.globals, &self.values] {
+            let named = values.range(XATTR.to_vec()..);
+            xattrs.extend(named.map_while(|(key, value)| {
+                Some((key.strip_prefix(XATTR)?.to_vec(), value.clone()))
+            }));
+        }
+        if let Some(label) = self.told(SELINUX) {
+            xattrs.entry(b"security.selinux".to_vec()).or_insert_with(|| label.to_vec());
         }
         xattrs
     }
@@ -243,5 +254,21 @@ mod tests {
         let globals = read(b"10 path=g\n").unwrap();
         assert_eq!(read(b"").unwrap().over(&globals).path(), Some(&b"g"[..]));
         assert_eq!(read(b"8 path=\n").unwrap().over(&globals).path(), None);
+    }
+
+    #[test]
+    fn global_records_are_shared_by_all_entries() {
+        let globals = read(b"25 SCHILY.xattr.user.a=g\n25 SCHILY.xattr.user.b=g\n").unwrap();
+        let globals_bytes = globals.bytes();
+        let entry = read(b"25 SCHILY.xattr.user.a=e\n").unwrap().over(&globals);
+        assert!(Rc::ptr_eq(&entry.globals, &globals.values), "copied for each entry");
+        let xattrs = entry.xattrs();
+        assert_eq!(
+            (&xattrs[&b"user.a"[..]][..], &xattrs[&b"user.b"[..]][..]),
+            (&b"e"[..], &b"g"[..])
+        );
+        // What an entry says of itself says nothing of the next.
+        assert_eq!(globals.bytes(), globals_bytes);
+        assert_eq!(read(b"").unwrap().over(&globals).xattrs()[&b"user.a"[..]], b"g");
     }
 }
