@@ -209,18 +209,24 @@ impl Store {
     pub fn stack(&self, chain: &ChainId) -> Result<Vec<StackEntry>> {
         let mut stack = Vec::new();
         let mut next = Some(*chain);
+        let mut expected = None;
         while let Some(at) = next {
             let record = match self.chain_record(&at)? {
                 Some(record) if !record.run.is_empty() => record,
                 None if stack.is_empty() => return Err(self.no_such(Object::Chain(*chain))),
                 _ => return Err(broken(&at)),
             };
-            // A record that names itself would be followed for ever.
-            if record.depth as usize != record.run.len() && record.below.is_none() {
+            // Each is less deep than the one above by what that holds, or they lead in a circle.
+            let held = u32::try_from(record.run.len()).unwrap_or(u32::MAX);
+            let rest = record.depth.checked_sub(held);
+            let fits = expected.is_none_or(|depth| depth == record.depth)
+                && rest.is_some_and(|rest| record.below.is_none() == (rest == 0));
+            if !fits {
                 return Err(broken(&at));
             }
+            expected = rest;
             stack.extend(record.run);
-            next = record.below.filter(|_| stack.len() <= DEEPEST);
+            next = record.below;
         }
         let diffs: Vec<_> = stack.iter().rev().map(|entry| entry.diff_id).collect();
         match ChainId::of(&diffs) {
@@ -242,9 +248,6 @@ impl Store {
         Ok(chains)
     }
 }
-
-/// More layers than any stack can have; ends a walk through records that lead in a circle.
-const DEEPEST: usize = 100_000;
 
 impl NewChain<'_> {
     fn object(&self) -> Object {

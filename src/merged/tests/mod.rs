@@ -20,9 +20,9 @@ mod crash;
 mod environments;
 #[cfg(test)]
 mod faults;
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod handles;
-pub(crate) mod fuzz;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]

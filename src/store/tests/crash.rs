@@ -189,3 +189,20 @@ fn a_broken_record_is_named() {
     std::fs::write(&file, text.replace(&diff_id("a").to_string(), &other)).unwrap();
     refused(scratch.stack(&chain), ErrorKind::Corrupt, &[&chain.to_string()]);
 }
+
+#[test]
+fn a_chain_that_stands_on_itself_is_corrupt_at_once() {
+    let scratch = scratch();
+    let chain = chain(&scratch, &["a", "b"], Retention::Pinned).chain();
+    let file = scratch.path().join("chains").join(chain.digest().hex()).join("chain.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for depth in [2, 3, 4, 1_000_000, u32::MAX] {
+        let mut circle = record.clone();
+        circle["below"] = serde_json::json!(chain);
+        circle["depth"] = depth.into();
+        std::fs::write(&file, circle.to_string()).unwrap();
+        refused(scratch.stack(&chain), ErrorKind::Corrupt, &[&chain.to_string()]);
+    }
+    std::fs::write(&file, record.to_string()).unwrap();
+    assert_eq!(scratch.stack(&chain).unwrap().len(), 2);
+}
