@@ -1,9 +1,14 @@
 //! Images out of the store: each layer's tar written again, byte for byte.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::Driver;
 use crate::changeset::reassemble;
@@ -15,6 +20,7 @@ use crate::image::{
 };
 use crate::store::{LayerKey, LeasedLayer};
 use crate::sys::Dir;
+use crate::sys::dir::SysResult;
 use crate::watch::Watch;
 
 /// The kinds of archive that an image can be saved as.
@@ -95,22 +101,18 @@ impl Driver {
         })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let dir = Dir::open_ambient(parent.unwrap_or(Path::new(".")))?;
-        let temporary = format!(".{}.{}.new", name.to_string_lossy(), std::process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let file = dir.open(temporary.as_bytes(), flags, 0o666).during("create", path)?;
+        let (file, named) = unnamed(&dir, name).during("create", path)?;
         let mut out = std::io::BufWriter::with_capacity(256 << 10, file);
         let written = self.save(image, &mut out, options, watch).and_then(|()| {
             let file = out.into_inner().map_err(std::io::IntoInnerError::into_error);
             let file = file.during("write", path)?;
             let durability = self.store.durability();
             durability.sync_file(&file).during("sync", path)?;
-            let new_name = std::os::unix::ffi::OsStrExt::as_bytes(name);
-            dir.rename(temporary.as_bytes(), &dir, new_name, RenameFlags::empty())
-                .during("rename to", path)?;
+            give_name(&dir, &file, name, named).during("rename to", path)?;
             durability.sync_names(&dir).during("sync directory of", path)
         });
-        if written.is_err() {
-            let _ = dir.remove_file(temporary.as_bytes());
+        if written.is_err() && named {
+            let _ = dir.remove_file(&temporary_name(name));
         }
         written
     }
@@ -121,6 +123,46 @@ impl Driver {
                 .hint("load the image again")
         })
     }
+}
+
+/// A file to be written, and whether it has a temporary name: where the file system can do without,
+/// nothing is left of one whose writer dies.
+fn unnamed(dir: &Dir, name: &OsStr) -> SysResult<(File, bool)> {
+    match dir.open(b".", OFlags::WRONLY | OFlags::TMPFILE, 0o666) {
+        Ok(file) => Ok((file, false)),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+            Ok((dir.open(&temporary_name(name), flags, 0o666)?, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A name that no other process uses meanwhile.
+fn temporary_name(name: &OsStr) -> Vec<u8> {
+    [b".", name.as_bytes(), format!(".{}.new", std::process::id()).as_bytes()].concat()
+}
+
+/// Gives a file its name, in place of what has it now.
+fn give_name(dir: &Dir, file: &File, name: &OsStr, named: bool) -> SysResult<()> {
+    let (temporary, name) = (temporary_name(name), name.as_bytes());
+    if !named {
+        match dir.link_unnamed(name, file.as_fd()) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+        // No system call replaces one name by another link: what a writer left that died
+        // between the two goes first.
+        match dir.remove_file(&temporary) {
+            Ok(()) | Err(Errno::NOENT) => dir.link_unnamed(&temporary, file.as_fd())?,
+            Err(error) => return Err(error),
+        }
+    }
+    let renamed = dir.rename(&temporary, dir, name, RenameFlags::empty());
+    if renamed.is_err() {
+        let _ = dir.remove_file(&temporary);
+    }
+    renamed
 }
 
 /// The store's layers as tars.
