@@ -320,11 +320,7 @@ impl Driver {
         names: &[String],
     ) -> Result<LoadedImage> {
         let new = NewImage { config, diff_ids: &diff_ids, manifest: None };
-        let image = self.store.add_image(chain.as_ref(), &new)?;
-        let id = image.record().id;
-        for name in names {
-            self.store.tag(&id, name)?;
-        }
+        let id = self.store.add_named_image(chain.as_ref(), &new, names)?.record().id;
         Ok(LoadedImage { id, names: names.to_vec() })
     }
 }

@@ -367,11 +367,12 @@ impl ContainerLock {
         change(&mut record);
         let ContainerRecord { id, name, image, chain, .. } = self.record.clone();
         let record = ContainerRecord { id, name, image, chain, ..record };
-        let written = record::to_bytes(&record).and_then(|bytes| {
-            self.store.durability().replace_file(self.dir(), CONTAINER_FILE, &bytes)
-        });
         let place = [CONTAINERS, &id.to_string(), "container.json"];
-        written.during("write", &self.store.at(&place))?;
+        let place = self.store.at(&place);
+        let bytes = record::to_bytes(&record).during("write", &place)?;
+        self.store
+            .replace_record(self.dir(), CONTAINER_FILE, &bytes)
+            .map_err(|error| error.within(format_args!("write {place}")))?;
         self.record = record;
         Ok(())
     }

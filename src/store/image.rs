@@ -52,6 +52,19 @@ impl Store {
         chain: Option<&LeasedChain>,
         image: &NewImage<'_>,
     ) -> Result<LeasedImage> {
+        let (leased, _) = self.publish_image(chain, image)?;
+        if let Some(chain) = chain {
+            chain.mark_used();
+        }
+        Ok(leased)
+    }
+
+    /// Also tells whether it was not there before; `chain` is not marked as used.
+    pub(super) fn publish_image(
+        &self,
+        chain: Option<&LeasedChain>,
+        image: &NewImage<'_>,
+    ) -> Result<(LeasedImage, bool)> {
         self.writable()?;
         let chain_id = chain.map(LeasedChain::chain);
         if ChainId::of(image.diff_ids) != chain_id {
@@ -63,7 +76,7 @@ impl Store {
         let id = Digest::of(image.config);
         let object = Object::Image(id);
         if let Some(leased) = self.lease_image(&id)? {
-            return Ok(leased);
+            return Ok((leased, false));
         }
         let diff_ids = image.diff_ids.to_vec();
         let record = ImageRecord { id, chain: chain_id, diff_ids, loaded: RecordTime::now() };
@@ -72,13 +85,10 @@ impl Store {
             match staged.publish(object)? {
                 Published::Done(held) => {
                     self.sync_top(IMAGES)?;
-                    if let Some(chain) = chain {
-                        chain.mark_used();
-                    }
-                    return Ok(LeasedImage { record, _held: held });
+                    return Ok((LeasedImage { record, _held: held }, true));
                 }
                 Published::Exists(ours) => match self.lease_image(&id)? {
-                    Some(winner) => return Ok(winner),
+                    Some(winner) => return Ok((winner, false)),
                     None => staged = ours,
                 },
             }

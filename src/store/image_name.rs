@@ -42,12 +42,7 @@ impl Store {
     /// that is empty, longer than 4096 bytes, or holds control characters.
     pub fn tag(&self, id: &Digest, name: &str) -> Result<()> {
         self.writable()?;
-        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("{name:?} cannot be the name of an image"),
-            ));
-        }
+        check_image_name(name)?;
         let object = Object::Image(*id);
         let held = self.lease(object)?.ok_or_else(|| self.no_such(object))?;
         let encoded = encode(name);
@@ -67,7 +62,7 @@ impl Store {
         let before = moved?;
         self.sync_top(NAMES)?;
         if let Some(before) = before.filter(|before| before.image != *id) {
-            self.unlink_name(&before.image, encoded.as_bytes())?;
+            self.unlink_name(&before.image, name)?;
         }
         Ok(())
     }
@@ -107,7 +102,7 @@ impl Store {
             record.image
         };
         self.sync_top(NAMES)?;
-        self.unlink_name(&removed, encoded.as_bytes())?;
+        self.unlink_name(&removed, name)?;
         Ok(removed)
     }
 
@@ -125,8 +120,9 @@ impl Store {
     }
 
     /// Removes the back link of a name.
-    fn unlink_name(&self, id: &Digest, encoded: &[u8]) -> Result<()> {
-        let path = [id.hex().as_bytes(), b"/", IMAGE_NAMES, b"/", encoded].concat();
+    pub(super) fn unlink_name(&self, id: &Digest, name: &str) -> Result<()> {
+        let encoded = encode(name);
+        let path = [id.hex().as_bytes(), b"/", IMAGE_NAMES, b"/", encoded.as_bytes()].concat();
         match self.top(IMAGES).remove_file(&path) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error).during("remove", &path),
@@ -260,6 +256,17 @@ impl Store {
         });
         Ok(RemovedImage::Removed { id, names, chain })
     }
+}
+
+/// Whether an image may be called so.
+pub(super) fn check_image_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} cannot be the name of an image"),
+        ));
+    }
+    Ok(())
 }
 
 /// The names by which the store may know what a person calls `text`, the likeliest first.

@@ -175,7 +175,12 @@ impl Store {
 
     /// Those who use an object that is held alone, at most `most` of them, as a person knows them.
     /// Links of users that do not exist are removed: their makers died, or they would hold it.
-    fn live_users(&self, object: Object, held: &Held, most: usize) -> Result<Vec<String>> {
+    pub(super) fn live_users(
+        &self,
+        object: Object,
+        held: &Held,
+        most: usize,
+    ) -> Result<Vec<String>> {
         let listed = || {
             let users = held.users()?;
             let entries = users.entries()?;

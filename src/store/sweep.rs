@@ -67,6 +67,7 @@ impl Store {
             let lines = String::from_utf8_lossy(&bytes).into_owned();
             let objects: Vec<_> = lines.lines().filter_map(Object::from_tag).collect();
             self.drop_unused(&objects)?;
+            lines.lines().try_for_each(|line| self.finish_names(line))?;
         }
         staging.remove_file(&entry.name).during("remove", &self.at(&[STAGING, &name]))
     }
