@@ -10,6 +10,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{self, Layer, MountAccess, MountOptions, Mounted, Parts, Syncing, Upper};
 use crate::store::{ContainerLock, LayerKey, MountState, Staging};
 use crate::sys::Dir;
+use crate::sys::durable::Durability;
 use crate::sys::remove::remove_tree;
 
 /// A container that is mounted at a directory, where it stays when the process ends.
@@ -24,8 +25,11 @@ pub struct MountPoint {
 /// this is dropped.
 #[derive(Debug)]
 pub struct MountedContainer {
-    mounted: Mounted,
-    _lock: ContainerLock,
+    /// Taken when this is dropped.
+    mounted: Option<Mounted>,
+    lock: ContainerLock,
+    /// What is done for it at the end, where it was mounted volatile.
+    volatile: Option<Durability>,
 }
 
 /// A stack that is mounted read-only for whoever holds this.
@@ -42,7 +46,18 @@ impl MountedContainer {
     /// # Errors
     /// Where no more descriptors can be had.
     pub fn root(&self) -> Result<Dir> {
-        self.mounted.root()
+        let gone = || Error::new(ErrorKind::NotFound, "the container is not mounted any more");
+        self.mounted.as_ref().ok_or_else(gone)?.root()
+    }
+}
+
+impl Drop for MountedContainer {
+    fn drop(&mut self) {
+        self.mounted = None;
+        if let Some(durability) = self.volatile {
+            // Where this fails, the next to mount it does it.
+            let _ = forget_mount(&mut self.lock, durability);
+        }
     }
 }
 
@@ -75,22 +90,10 @@ impl Driver {
             Some(target) => std::fs::canonicalize(target).during("find mount point", target)?,
             None => lock.merged_path(),
         };
-        let mounted = self
-            .mount_locked(&lock, options)
-            .map_err(|error| error.within(format_args!("mount container {container}")))?;
-        let state = MountState {
-            target: Some(target.clone()),
-            boot_id: boot_id(),
-            namespace: namespace(),
-            volatile: options.syncing == Syncing::Volatile,
-            read_only: options.access == MountAccess::ReadOnly,
-        };
-        // Written down before it can be seen: whoever finds the mount knows of it.
-        lock.update(|record| record.mount = Some(state))?;
-        if let Err(error) = mounted.attach(&target) {
-            lock.update(|record| record.mount = None)?;
-            return Err(error.within(format_args!("mount container {container}")));
-        }
+        let mounted = self.mount_noted(&mut lock, Some(target.clone()), options, |mounted| {
+            mounted.attach(&target)
+        });
+        mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
         Ok(MountPoint { target })
     }
 
@@ -105,10 +108,40 @@ impl Driver {
     ) -> Result<MountedContainer> {
         let mut lock = self.lock(container)?;
         self.refuse_mounted(&mut lock)?;
-        let mounted = self
-            .mount_locked(&lock, options)
-            .map_err(|error| error.within(format_args!("mount container {container}")))?;
-        Ok(MountedContainer { mounted, _lock: lock })
+        let volatile = options.syncing == Syncing::Volatile;
+        let mounted = match volatile {
+            // Its mark outlives the process, and so must what is known of it.
+            true => self.mount_noted(&mut lock, None, options, Ok),
+            false => refuse_torn(&lock.work()?).and_then(|()| self.mount_locked(&lock, options)),
+        };
+        let mounted =
+            mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
+        let durability = volatile.then(|| self.store.durability());
+        Ok(MountedContainer { mounted: Some(mounted), lock, volatile: durability })
+    }
+
+    /// Mounts a container and does `then` with it; what is known of the mount is written down
+    /// first, so that whoever finds it, or what it left behind, knows of it.
+    fn mount_noted<T>(
+        &self,
+        lock: &mut ContainerLock,
+        target: Option<PathBuf>,
+        options: &MountOptions,
+        then: impl FnOnce(Mounted) -> Result<T>,
+    ) -> Result<T> {
+        refuse_torn(&lock.work()?)?;
+        let state = MountState {
+            target,
+            boot_id: boot_id(),
+            namespace: namespace(),
+            volatile: options.syncing == Syncing::Volatile,
+            read_only: options.access == MountAccess::ReadOnly,
+        };
+        lock.update(|record| record.mount = Some(state))?;
+        self.mount_locked(lock, options).and_then(then).inspect_err(|_| {
+            // Where this fails too, the next to mount it does it.
+            let _ = forget_mount(lock, self.store.durability());
+        })
     }
 
     /// Mounts an image or a stack read-only for the caller alone.
@@ -155,21 +188,9 @@ impl Driver {
             mount::unmount(&entry.target)?;
         }
         if volatile {
-            self.settle(&lock)?;
+            settle(&lock, self.store.durability())?;
         }
-        lock.update(|record| record.mount = None)
-    }
-
-    /// After a volatile mount went in good order: what it left unsynced is synced, and the mark
-    /// that would tell of a crash is taken away.
-    fn settle(&self, lock: &ContainerLock) -> Result<()> {
-        let work = lock.work()?;
-        self.store.durability().sync_file_system(&work).during("sync", "UpperDir")?;
-        match work.child(b"work").and_then(|work| work.child(b"incompat")) {
-            Ok(marks) => remove_tree(&marks, b"volatile").during("remove", "the volatile mark"),
-            Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error).during("look at", "WorkDir"),
-        }
+        forget_mount(&mut lock, self.store.durability())
     }
 
     /// Fails where a container is mounted; a record of a mount that is gone is taken away.
@@ -185,17 +206,19 @@ impl Driver {
             return refuse(&entry.target, "");
         }
         let Some(state) = lock.record().mount.clone() else { return Ok(()) };
-        let same_boot = state.boot_id == boot_id();
-        if same_boot && state.namespace != namespace() && state.namespace.is_some_and(is_alive) {
-            let target = state.target.clone().unwrap_or_default();
+        // One without a target is held by its process alone, as the lock is.
+        if let Some(target) = state.target
+            && state.boot_id == boot_id()
+            && state.namespace != namespace()
+            && state.namespace.is_some_and(is_alive)
+        {
             return refuse(&target, " in another mount namespace");
         }
-        lock.update(|record| record.mount = None)
+        forget_mount(lock, self.store.durability())
     }
 
     fn mount_locked(&self, lock: &ContainerLock, options: &MountOptions) -> Result<Mounted> {
         let (upper, work) = (lock.upper()?, lock.work()?);
-        refuse_torn(&work)?;
         let composed = self.compose(lock.record().chain.as_ref())?;
         let mut dirs = self.open_layers(&composed)?;
         let mut paths = self.paths(&composed.layers);
@@ -234,6 +257,34 @@ impl Driver {
 
     fn paths(&self, layers: &[LayerKey]) -> Vec<PathBuf> {
         layers.iter().map(|key| self.store.layer_path(key)).collect()
+    }
+}
+
+/// Takes away what is written down of a mount that is gone.
+///
+/// Where it was volatile, and the machine has run ever since, nothing was lost: whether it was
+/// unmounted by other means, or its process died at any moment.
+fn forget_mount(lock: &mut ContainerLock, durability: Durability) -> Result<()> {
+    if lock
+        .record()
+        .mount
+        .as_ref()
+        .is_some_and(|state| state.volatile && state.boot_id == boot_id())
+    {
+        settle(lock, durability)?;
+    }
+    lock.update(|record| record.mount = None)
+}
+
+/// After a volatile mount went in good order: what it left unsynced is synced, and the mark
+/// that would tell of a crash is taken away.
+fn settle(lock: &ContainerLock, durability: Durability) -> Result<()> {
+    let work = lock.work()?;
+    durability.sync_file_system(&work).during("sync", "UpperDir")?;
+    match work.child(b"work").and_then(|work| work.child(b"incompat")) {
+        Ok(marks) => remove_tree(&marks, b"volatile").during("remove", "the volatile mark"),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).during("look at", "WorkDir"),
     }
 }
 
