@@ -29,7 +29,10 @@ impl Bed {
         let app = TestImage::new(APP)
             .layer("ADD base", base_layer())
             .layer("ADD app", app_layer())
-            .layer("RUN rm", Layer::new().file("etc/.wh.gone", 0o644, "").file("etc/new", 0o644, "n"));
+            .layer(
+                "RUN rm",
+                Layer::new().file("etc/.wh.gone", 0o644, "").file("etc/new", 0o644, "n"),
+            );
         app.write_oci(&given.join("app"), Compression::Gzip);
         crate::common::image::tar_of_layout(
             &given.join("app"),

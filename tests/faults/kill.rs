@@ -31,7 +31,9 @@ fn e80_killed_at_any_call_leaves_the_store_as_before_or_as_after() {
                 Some(Outcome::Ended(done)) => panic!("{point:?}: {done:?}"),
             }
             let found = bed.opened(&place);
-            let what = || format!("{} killed at {} {}: {}", operation.name, point.call, point.nth, point.line);
+            let what = || {
+                format!("{} killed at {} {}: {}", operation.name, point.call, point.nth, point.line)
+            };
             if found == new {
                 killed[1] += 1;
             } else if found == old {

@@ -52,7 +52,11 @@ pub const OPERATIONS: &[Operation] = &[
     row("remove a container", &[], "rm web"),
     row("remove an image", &[LOAD], "rmi APP"),
     row("save", &[LOAD], "save -q -o PLACE/saved.tar APP"),
-    row("save as docker-archive", &[LOAD], "save -q --format-archive docker -o PLACE/saved.tar APP"),
+    row(
+        "save as docker-archive",
+        &[LOAD],
+        "save -q --format-archive docker -o PLACE/saved.tar APP",
+    ),
 ];
 
 impl Operation {

@@ -49,11 +49,12 @@ pub fn of<T>(points: Vec<T>, count: usize) -> Vec<T> {
 pub fn difference(old: &[String], new: &[String], found: &[String]) -> String {
     let set = |lines: &[String]| lines.iter().cloned().collect::<BTreeSet<_>>();
     let (old, new, found) = (set(old), set(new), set(found));
-    let nearer = if found.symmetric_difference(&old).count() < found.symmetric_difference(&new).count() {
-        ("before", old)
-    } else {
-        ("after", new)
-    };
+    let nearer =
+        if found.symmetric_difference(&old).count() < found.symmetric_difference(&new).count() {
+            ("before", old)
+        } else {
+            ("after", new)
+        };
     let mut text = String::new();
     for line in found.difference(&nearer.1) {
         text += &format!("  more than {}: {line}\n", nearer.0);
