@@ -10,7 +10,7 @@ use crate::changeset::{self, DiffOptions};
 use crate::error::{Context, Error, Result};
 use crate::image::{Commit, Reference, commit_config};
 use crate::inode::Timestamp;
-use crate::store::Retention;
+use crate::store::{ContainerRecord, Retention};
 use crate::watch::Watch;
 
 /// What a commit tells of itself, and how it is written.
@@ -54,36 +54,11 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<LoadedImage> {
         let record = self.store.find_container(container)?;
-        let parent = record.chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
-        let below = Below::open(self, record.chain)?;
-        let upper = self.upper(&record)?;
-
-        // The changeset goes through a pipe from its writer into the new layer: nothing of it is
-        // kept anywhere else.
-        let (reader, writer) = std::io::pipe().during("create", "pipe")?;
-        let (stack, diff) = (&below.stack, &options.diff);
-        let (written, unpacked) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| -> Result<()> {
-                let mut out = BufWriter::with_capacity(256 << 10, writer);
-                changeset::write_diff(&upper, stack, &mut out, diff, container, &watch)?;
-                out.flush().during("write", "changeset")
-            });
-            let expected = Expected { subject: container, ..Expected::default() };
-            let unpacked = self.unpack(BufReader::new(reader), expected, watch);
-            (writer.join(), unpacked)
-        });
-        // Where the writer fails the reader sees a changeset that is cut off.
-        let written = written.unwrap_or_else(|_| {
-            Err(Error::new(crate::ErrorKind::Io, "the thread that writes the changeset died"))
-        });
-        let Unpacked { finished, applied } = match (written, unpacked) {
-            (Ok(()), unpacked) => unpacked?,
-            (Err(error), Ok(_)) => return Err(error),
-            // A writer whose reader went away knows no more than that.
-            (Err(error), Err(other)) => {
-                return Err(if error.raw_os_error() == Some(libc::EPIPE) { other } else { error });
-            }
-        };
+        let (parent, unpacked) = self.reading(&record, || {
+            let parent = record.chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
+            Ok((parent, self.unpack_changes(&record, &options.diff, watch)?))
+        })?;
+        let Unpacked { finished, applied } = unpacked;
 
         let (mut config, mut diff_ids) = (None, Vec::new());
         if let Some(image) = &record.image {
@@ -106,6 +81,44 @@ impl Driver {
         let mut leased = self.store.commit_layers(vec![finished])?;
         let chain = self.stack_up(parent, &mut leased, Retention::WhileUsed, watch)?;
         self.put_image(&config, diff_ids, Some(chain), &[name.to_string()])
+    }
+
+    /// Unpacks what a container changed into a layer that is staged.
+    fn unpack_changes(
+        &self,
+        record: &ContainerRecord,
+        diff: &DiffOptions,
+        watch: Watch<'_>,
+    ) -> Result<Unpacked> {
+        let container = record.name.as_str();
+        let below = Below::open(self, record.chain)?;
+        let upper = self.upper(record)?;
+        // The changeset goes through a pipe from its writer into the new layer: nothing of it is
+        // kept anywhere else.
+        let (reader, writer) = std::io::pipe().during("create", "pipe")?;
+        let stack = &below.stack;
+        let (written, unpacked) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| -> Result<()> {
+                let mut out = BufWriter::with_capacity(256 << 10, writer);
+                changeset::write_diff(&upper, stack, &mut out, diff, container, &watch)?;
+                out.flush().during("write", "changeset")
+            });
+            let expected = Expected { subject: container, ..Expected::default() };
+            let unpacked = self.unpack(BufReader::new(reader), expected, watch);
+            (writer.join(), unpacked)
+        });
+        // Where the writer fails the reader sees a changeset that is cut off.
+        let written = written.unwrap_or_else(|_| {
+            Err(Error::new(crate::ErrorKind::Io, "the thread that writes the changeset died"))
+        });
+        match (written, unpacked) {
+            (Ok(()), unpacked) => unpacked,
+            (Err(error), Ok(_)) => Err(error),
+            // A writer whose reader went away knows no more than that.
+            (Err(error), Err(other)) => {
+                Err(if error.raw_os_error() == Some(libc::EPIPE) { other } else { error })
+            }
+        }
     }
 
     /// The config of an image whose layers were applied one at a time.

@@ -149,6 +149,21 @@ impl Driver {
         self.store.container_path(id).join("upper")
     }
 
+    /// Reads what belongs to a container, which nobody holds meanwhile. Where it was removed in the
+    /// end, that is the error: what was read may lack anything.
+    pub(super) fn reading<T>(
+        &self,
+        record: &ContainerRecord,
+        read: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let read = read();
+        if self.store.container(&record.id)?.is_some() {
+            return read;
+        }
+        let message = format!("container {} was removed while it was read", record.name);
+        Err(Error::new(ErrorKind::NotFound, message))
+    }
+
     /// A container's UpperDir, to be read.
     pub(super) fn upper(&self, record: &ContainerRecord) -> Result<Dir> {
         Dir::open_ambient(self.upper_path(&record.id))

@@ -18,9 +18,12 @@ impl Driver {
     /// error that names the file where one cannot be read.
     pub fn changes(&self, container: &str, view: View, watch: Watch<'_>) -> Result<Vec<Change>> {
         let record = self.store.find_container(container)?;
-        let below = Below::open(self, record.chain)?;
-        let upper = self.upper(&record)?;
-        changeset::compare(&upper, &below.stack, view, &record.name, &watch)
+        let compare = || {
+            let below = Below::open(self, record.chain)?;
+            let upper = self.upper(&record)?;
+            changeset::compare(&upper, &below.stack, view, &record.name, &watch)
+        };
+        self.reading(&record, compare)
             .map_err(|error| error.within(format_args!("compare container {container}")))
     }
 
@@ -38,9 +41,12 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<DiffSummary> {
         let record = self.store.find_container(container)?;
-        let below = Below::open(self, record.chain)?;
-        let upper = self.upper(&record)?;
-        changeset::write_diff(&upper, &below.stack, out, options, &record.name, &watch)
+        let write = || {
+            let below = Below::open(self, record.chain)?;
+            let upper = self.upper(&record)?;
+            changeset::write_diff(&upper, &below.stack, out, options, &record.name, &watch)
+        };
+        self.reading(&record, write)
             .map_err(|error| error.within(format_args!("write changes of container {container}")))
     }
 
@@ -56,11 +62,14 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<DiffSummary> {
         let record = self.store.find_container(container)?;
-        let composed = self.compose(record.chain.as_ref())?;
-        let mut layers = vec![self.upper(&record)?];
-        layers.extend(self.open_layers(&composed)?);
-        let stack = Stack::new(layers, self.store.namespace(), Redirects::Follow);
-        changeset::export(&stack, out, options, &record.name, &watch)
+        let export = || {
+            let composed = self.compose(record.chain.as_ref())?;
+            let mut layers = vec![self.upper(&record)?];
+            layers.extend(self.open_layers(&composed)?);
+            let stack = Stack::new(layers, self.store.namespace(), Redirects::Follow);
+            changeset::export(&stack, out, options, &record.name, &watch)
+        };
+        self.reading(&record, export)
             .map_err(|error| error.within(format_args!("export container {container}")))
     }
 
