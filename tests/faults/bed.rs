@@ -105,7 +105,7 @@ impl Bed {
     }
 }
 
-fn base_layer() -> Layer {
+pub fn base_layer() -> Layer {
     Layer::new()
         .root(0o755)
         .dir("etc", 0o755)

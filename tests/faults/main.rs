@@ -20,8 +20,12 @@
 mod common;
 
 mod bed;
+mod disk;
+mod error;
 mod kill;
 mod operations;
+mod power;
 mod sample;
 mod snapshot;
+mod storm;
 mod trace;

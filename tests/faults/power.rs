@@ -1,0 +1,213 @@
+//! The power cut: what was reported as done is there after it, and the rest is whole or absent.
+//!
+//! A store lies on a file system on a disk that writes down each write and flush it gets. Afterwards
+//! the disk is put together as of one moment: all up to the last flush before it, and of the writes
+//! since then none, all, or some at random, the last of them torn. The file system recovers, the
+//! store is opened and looked at.
+//!
+//! A few moments in an ordinary run; `OVERLAY2_CUTS=N` for N on each file system.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::store::Done;
+use crate::common::{Compression, Layer, TestImage, need};
+use crate::disk::{Disk, Mounted};
+use crate::sample::{self, Random};
+use crate::{require, require_tool, sandbox};
+
+const CUTS: usize = 12;
+
+/// What was reported, by when: the number of writes and flushes that the disk had seen.
+#[derive(Debug, Default)]
+struct Reports {
+    /// What is there, with when that was reported.
+    done: BTreeMap<String, u64>,
+    /// When its removal began.
+    doomed: BTreeMap<String, u64>,
+    /// When it was reported as removed.
+    gone: BTreeMap<String, u64>,
+}
+
+#[test]
+fn e40_a_power_cut_on_ext4_takes_nothing_that_was_reported() {
+    sandbox!();
+    require_disk!("mkfs.ext4");
+    cuts("ext4");
+}
+
+#[test]
+fn e40_a_power_cut_on_xfs_takes_nothing_that_was_reported() {
+    sandbox!();
+    require_disk!("mkfs.xfs");
+    cuts("xfs");
+}
+
+fn cuts(file_system: &str) {
+    let count = std::env::var("OVERLAY2_CUTS").map_or(CUTS, |text| text.parse().unwrap());
+    let mut disk = Disk::new(file_system);
+    let reports = {
+        let mounted = disk.mount_logged();
+        work(&disk, &mounted)
+    };
+    let log = disk.log();
+    let mut random = Random::new(sample::seed());
+    let mut moments: Vec<_> = (0..count).map(|_| 1 + random.below(log.len())).collect();
+    moments.sort_unstable();
+    let (mut failures, mut promised) = (Vec::new(), 0);
+    for moment in moments {
+        let (durable, how) = disk.cut(&log, moment, &mut random);
+        let mounted = match disk.mount_cut() {
+            Ok(mounted) => mounted,
+            Err(error) => {
+                failures.push(format!("cut at {moment}, {how}: cannot be mounted: {error}"));
+                continue;
+            }
+        };
+        let seen =
+            std::panic::catch_unwind(|| look(mounted.path(), &reports, durable, moment as u64));
+        match seen {
+            Ok(count) => promised += count,
+            Err(_) => failures.push(format!("cut at {moment} of {}, {how}", log.len())),
+        }
+    }
+    eprintln!(
+        "power cut on {file_system}: {count} moments of {} writes and flushes, {} reports, {promised} of them looked for, {} losses",
+        log.len(),
+        reports.done.len() + reports.gone.len(),
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn command(place: &Path) -> Command {
+    let mut command = Command::new(need::binary());
+    command.arg("--root").arg(place.join("store"));
+    command
+}
+
+/// Loads, commits, applies and removes; notes what was reported when.
+fn work(disk: &Disk, mounted: &Mounted) -> Reports {
+    let mut reports = Reports::default();
+    let place = mounted.path();
+    let run = |args: &[&str]| Done::of(command(place).args(args)).good().stdout;
+    for round in 0..6 {
+        let name = format!("power.test/app{round}:latest");
+        let own = Layer::new()
+            .dir("own", 0o755)
+            .file("own/number", 0o644, format!("{round}\n"))
+            .file("own/large", 0o644, vec![b'l'; 200_000 + round]);
+        let image = TestImage::new(&name)
+            .layer("ADD base", crate::bed::base_layer())
+            .layer("ADD own", own)
+            .layer("RUN rm", Layer::new().whiteout("etc/gone"));
+        let given = disk.path(&format!("given{round}"));
+        image.write_oci(&given, Compression::Zstd);
+        run(&["load", "-q", "-i", given.to_str().unwrap()]);
+        reports.done.insert(format!("image {name}"), disk.seen());
+        let web = format!("web{round}");
+        run(&["create", "--name", &web, &name]);
+        reports.done.insert(format!("container {web}"), disk.seen());
+        let merged = run(&["mount", &web]);
+        fs::write(Path::new(merged.trim_end()).join("own/number"), "changed\n").unwrap();
+        run(&["unmount", &web]);
+        let committed = format!("power.test/committed{round}:latest");
+        run(&["commit", "-q", &web, &committed]);
+        reports.done.insert(format!("image {committed}"), disk.seen());
+        if round % 2 == 1 {
+            for (args, what) in [
+                (["rm", web.as_str()], format!("container {web}")),
+                (["rmi", committed.as_str()], format!("image {committed}")),
+                (["rmi", name.as_str()], format!("image {name}")),
+            ] {
+                reports.doomed.insert(what.clone(), disk.seen());
+                run(&args);
+                reports.gone.insert(what, disk.seen());
+            }
+        }
+    }
+    reports
+}
+
+/// Opens the store as it was left, and compares it with what was reported until then. Returns how
+/// many reports there were.
+fn look(place: &Path, reports: &Reports, durable: u64, moment: u64) -> usize {
+    let run = |args: &[&str]| Done::of(command(place).args(args));
+    let good = |args: &[&str]| run(args).good().stdout;
+    if !place.join("store").exists() {
+        assert!(reports.done.values().all(|at| *at > durable), "there is no store");
+        return 0;
+    }
+    let mut looked_for = 0;
+    good(&["ps", "-q"]);
+    for place in ["staging", "trash"].map(|name| place.join("store").join(name)) {
+        let left: Vec<_> =
+            fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "swept when opened: {left:?}");
+    }
+    for (what, at) in &reports.done {
+        let doomed = reports.doomed.get(what).is_some_and(|at| *at < moment);
+        if *at > durable || doomed {
+            continue;
+        }
+        looked_for += 1;
+        let (kind, name) = what.split_once(' ').unwrap();
+        match kind {
+            "image" => good(&["save", "-q", "-o", "/dev/null", name]),
+            _ => good(&["diff", name]),
+        };
+    }
+    for (what, at) in &reports.gone {
+        if *at <= durable {
+            looked_for += 1;
+            let (_, name) = what.split_once(' ').unwrap();
+            assert_eq!(run(&["inspect", name]).status, 1, "{what} is there again");
+        }
+    }
+    // Whatever else is there is whole, and can go; nothing is left then.
+    let list = |args: &[&str]| -> Vec<serde_json::Value> {
+        serde_json::from_str(&good(&[args, &["--format", "json"]].concat())).unwrap()
+    };
+    for container in list(&["ps"]) {
+        let name = container["name"].as_str().unwrap();
+        good(&["diff", name]);
+        good(&["mount", name]);
+        good(&["unmount", name]);
+        good(&["rm", name]);
+    }
+    for image in list(&["images"]) {
+        let id = image["id"].as_str().unwrap();
+        good(&["save", "-q", "-o", "/dev/null", id]);
+        assert_eq!(image["names"].as_array().unwrap().len(), 1, "an image came with its name");
+        good(&["rmi", id]);
+    }
+    for kind in ["layers", "chains", "images", "names", "containers", "container-names"] {
+        let left: Vec<_> = fs::read_dir(place.join("store").join(kind))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    looked_for
+}
+
+/// Goes on where a logged disk can be made.
+#[macro_export]
+macro_rules! require_disk {
+    ($mkfs:literal) => {
+        require!(
+            !need::in_user_namespace(),
+            need::Lack::Root("only real root has disks that can be cut off")
+        );
+        require_tool!("qemu-storage-daemon");
+        require_tool!("losetup");
+        require_tool!($mkfs);
+        require!(
+            Path::new("/dev/fuse").exists(),
+            need::Lack::Missing("there is no /dev/fuse, by which the disk is shown")
+        );
+    };
+}
+use require_disk;
