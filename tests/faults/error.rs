@@ -5,6 +5,7 @@ use crate::bed::Bed;
 use crate::common::store::Done;
 use crate::kill::endings;
 use crate::operations::{OPERATIONS, Operation};
+use crate::sample::Failures;
 use crate::snapshot::snapshot;
 use crate::trace::{self, Fault, Outcome, Point};
 use crate::{require_tool, sample, sandbox};
@@ -128,7 +129,7 @@ fn e81_a_call_that_fails_is_told_and_leaves_the_store_as_before_or_as_after() {
     sandbox!();
     require_tool!("strace");
     let bed = Bed::with_container();
-    let (mut failures, mut total) = (Vec::new(), 0);
+    let (mut failures, mut total) = (Failures::default(), 0);
     for operation in OPERATIONS {
         let ending = endings(&bed, operation);
         let mut counts = Counts::default();
@@ -157,8 +158,8 @@ fn e81_a_call_that_fails_is_told_and_leaves_the_store_as_before_or_as_after() {
         );
     }
     bed.clear();
-    eprintln!("{total} errors injected, {} losses", failures.len());
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    eprintln!("{total} errors injected, {} losses", failures.0.len());
+    assert!(failures.0.is_empty(), "{}", failures.0.join("\n"));
 }
 
 /// Whether the kernel may answer so, and whether a person can be told of it.

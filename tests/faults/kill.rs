@@ -4,6 +4,7 @@
 use crate::bed::Bed;
 use crate::common::store::Done;
 use crate::operations::{OPERATIONS, Operation};
+use crate::sample::Failures;
 use crate::snapshot::snapshot;
 use crate::trace::{self, Fault, Outcome, Point};
 use crate::{require_tool, sample, sandbox};
@@ -16,7 +17,7 @@ fn e80_killed_at_any_call_leaves_the_store_as_before_or_as_after() {
     sandbox!();
     require_tool!("strace");
     let bed = Bed::with_container();
-    let (mut failures, mut total) = (Vec::new(), 0);
+    let (mut failures, mut total) = (Failures::default(), 0);
     for operation in OPERATIONS {
         let (points, old, new) = endings(&bed, operation);
         let points: Vec<_> = points.into_iter().filter(Point::changes).collect();
@@ -55,8 +56,8 @@ fn e80_killed_at_any_call_leaves_the_store_as_before_or_as_after() {
         );
     }
     bed.clear();
-    eprintln!("killed at {total} system calls, {} losses", failures.len());
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    eprintln!("killed at {total} system calls, {} losses", failures.0.len());
+    assert!(failures.0.is_empty(), "{}", failures.0.join("\n"));
 }
 
 /// The system calls of an operation, and the place before and after it.

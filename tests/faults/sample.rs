@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// Whether all are to be tried.
-pub fn all() -> bool {
-    std::env::var("OVERLAY2_FAULTS").as_deref() == Ok("all")
+/// How many are to be tried where an ordinary run tries `count`.
+fn wanted(count: usize) -> usize {
+    match std::env::var("OVERLAY2_FAULTS").as_deref() {
+        Ok("all") => usize::MAX,
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => count,
+    }
 }
 
 /// The seed of this run, printed once.
@@ -37,7 +41,8 @@ impl Random {
 
 /// Every k-th, so that about `count` remain, the first of them by the seed; all where that is asked.
 pub fn of<T>(points: Vec<T>, count: usize) -> Vec<T> {
-    if all() || points.len() <= count {
+    let count = wanted(count);
+    if points.len() <= count {
         return points;
     }
     let step = points.len().div_ceil(count);
@@ -63,4 +68,15 @@ pub fn difference(old: &[String], new: &[String], found: &[String]) -> String {
         text += &format!("  less than {}: {line}\n", nearer.0);
     }
     text
+}
+
+/// What went wrong, told at once and at the end.
+#[derive(Debug, Default)]
+pub struct Failures(pub Vec<String>);
+
+impl Failures {
+    pub fn push(&mut self, what: String) {
+        eprintln!("LOSS {what}");
+        self.0.push(what);
+    }
 }

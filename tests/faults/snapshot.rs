@@ -54,7 +54,7 @@ fn walk(root: &Path, directory: &Path, mounts: &[std::path::PathBuf], lines: &mu
         }
         lines.push(line);
         // The kernel keeps what it likes in a WorkDir; a mount shows what is elsewhere.
-        let foreign = name.ends_with("/work/work") || mounts.contains(&path);
+        let foreign = path.ends_with("work/work") || mounts.contains(&path);
         if found.is_dir() && !foreign {
             walk(root, &path, mounts, lines);
         }
