@@ -40,7 +40,7 @@ pub(super) fn write_content<R: Read>(
         }
     }
     if end_of_data < size {
-        rustix::fs::ftruncate(file, size).during("write", path)?;
+        rustix::io::retry_on_intr(|| rustix::fs::ftruncate(file, size)).during("write", path)?;
     }
     Ok(())
 }

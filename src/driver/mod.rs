@@ -121,10 +121,11 @@ impl Driver {
             how.namespace = Some(probe::default_namespace());
         }
         let store = Store::open(root, &how)?;
-        let ownership = options.ownership.unwrap_or(match probe::can_chown() {
-            true => Ownership::Exact,
-            false => Ownership::Recorded,
-        });
+        let ownership = match options.ownership {
+            Some(ownership) => ownership,
+            None if probe::can_chown()? => Ownership::Exact,
+            None => Ownership::Recorded,
+        };
         Ok(Self { store, ownership })
     }
 

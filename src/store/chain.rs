@@ -108,10 +108,11 @@ impl Store {
         layer: &LeasedLayer,
     ) -> Result<Staged> {
         let object = Object::Chain(record.chain);
-        let staged = self.stage(&object.tag())?;
+        let mut staged = self.stage(&object.tag())?;
         let bytes = record::to_bytes(record).during("write", &staged.shown(CHAIN_FILE))?;
         staged.create(CHAIN_FILE, &bytes)?;
         staged.make_dir(USERS, 0o700)?;
+        staged.will_be_linked();
         self.link_user(layer.held(), Object::Layer(layer.key()), object)?;
         if let Some(base) = record.top().and_then(StackEntry::base).map(Object::Layer) {
             let held = self.lease(base)?.ok_or_else(|| self.no_such(base))?;

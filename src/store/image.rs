@@ -103,7 +103,7 @@ impl Store {
     ) -> Result<super::staging::Staged> {
         let object = Object::Image(record.id);
         let durability = self.durability();
-        let staged = self.stage(&object.tag())?;
+        let mut staged = self.stage(&object.tag())?;
         let bytes = record::to_bytes(record).during("write", &staged.shown(IMAGE_FILE))?;
         let mut files = vec![(IMAGE_FILE, bytes.as_slice()), (CONFIG_FILE, image.config)];
         files.extend(image.manifest.map(|manifest| (MANIFEST_FILE, manifest)));
@@ -115,6 +115,7 @@ impl Store {
         }
         if let Some(chain) = chain {
             let below = Object::Chain(chain.chain());
+            staged.will_be_linked();
             let users = self.link_user(chain.held(), below, object)?;
             durability.sync_names(&users).during("sync", &self.at(&[CHAINS, &below.name()]))?;
         }

@@ -35,6 +35,8 @@ struct StagedPlace {
     store: Store,
     name: String,
     published: bool,
+    /// Something else refers to it by now.
+    linked: bool,
 }
 
 /// What came of publishing.
@@ -77,7 +79,7 @@ impl Store {
                 attempt.during("lock directory", &self.at(&[STAGING, text]))?
             {
                 let (store, name) = (self.clone(), text.to_owned());
-                let place = StagedPlace { store, name, published: false };
+                let place = StagedPlace { store, name, published: false, linked: false };
                 return Ok((Staged { place, held }, named));
             }
         }
@@ -150,6 +152,11 @@ impl Staged {
         &self.held
     }
 
+    /// To be called before something else is given a link to it.
+    pub(super) fn will_be_linked(&mut self) {
+        self.place.linked = true;
+    }
+
     /// Makes the directory `name` in it, of a mode that the umask cannot change.
     pub(super) fn make_dir(&self, name: &[u8], mode: u32) -> Result<()> {
         let dir = self.dir();
@@ -187,9 +194,18 @@ impl Staged {
     }
 }
 
+impl StagedPlace {
+    /// Whether others hold back links of an object that did not come to be. Its maker holds those
+    /// others itself, and only who holds them alone may take links away: the next opening does.
+    fn is_linked(&self) -> bool {
+        let absent = |object| !self.store.exists(object).unwrap_or(true);
+        self.linked && Object::from_tag(&self.name).is_some_and(absent)
+    }
+}
+
 impl Drop for StagedPlace {
     fn drop(&mut self) {
-        if !self.published {
+        if !self.published && !self.is_linked() {
             // What cannot be removed now is swept when the store is opened next.
             let _ = remove::remove_tree(self.store.top(STAGING), self.name.as_bytes());
         }

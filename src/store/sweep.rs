@@ -1,5 +1,7 @@
 //! Cleaning up: what makers that died have left in staging, and what was removed.
 
+use std::collections::BTreeSet;
+
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -25,16 +27,22 @@ impl Store {
     /// Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
         self.writable()?;
-        let entries = self.top(TRASH).entries().during("list", &self.at(&[TRASH]))?;
-        let (mut count, mut failed) = (0, None);
-        for entry in entries {
-            watch.check()?;
-            match self.delete_trash(&entry) {
-                Ok(deleted) => count += u64::from(deleted),
-                Err(error) => failed = failed.or(Some(error)),
+        let (mut count, mut failed, mut seen) = (0, None, BTreeSet::new());
+        loop {
+            let mut entries = self.top(TRASH).entries().during("list", &self.at(&[TRASH]))?;
+            entries.retain(|entry| seen.insert(entry.name.clone()));
+            // What goes may take more with it, which is in the trash then.
+            if entries.is_empty() {
+                return failed.map_or(Ok(count), Err);
+            }
+            for entry in entries {
+                watch.check()?;
+                match self.delete_trash(&entry) {
+                    Ok(deleted) => count += u64::from(deleted),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
-        failed.map_or(Ok(count), Err)
     }
 
     /// What is done when the store is opened. What fails here is tried again next time, and does

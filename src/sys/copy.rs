@@ -23,7 +23,7 @@ pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<()> {
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {}
         Err(error) => return Err(error),
     }
-    rustix::fs::ftruncate(to, length)?;
+    rustix::io::retry_on_intr(|| rustix::fs::ftruncate(to, length))?;
     let mut at = 0;
     while let Some((start, end)) = next_data(from, at, length)? {
         range(from, to, start, end)?;

@@ -12,7 +12,8 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, StatxAttributes,
     StatxFlags, Timespec, Timestamps,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::path::Arg;
 
 use crate::error::{Context, Result};
 use crate::inode::{Device, Timestamp};
@@ -65,7 +66,7 @@ impl Dir {
     pub fn open_ambient(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(CWD, path, flags, Mode::empty()).map(Self).during("open directory", path)
+        open_at(CWD, path, flags, Mode::empty()).map(Self).during("open directory", path)
     }
 
     /// Takes over a descriptor of a directory.
@@ -75,13 +76,13 @@ impl Dir {
 
     /// Opens the directory `name` for reading.
     pub(crate) fn child(&self, name: &[u8]) -> SysResult<Self> {
-        rustix::fs::openat(&self.0, name, OFlags::RDONLY | DIRECTORY, Mode::empty()).map(Self)
+        open_at(&self.0, name, OFlags::RDONLY | DIRECTORY, Mode::empty()).map(Self)
     }
 
     /// Opens the directory `name` for reading; fails with EXDEV where something is mounted on it.
     pub(crate) fn child_of_same_mount(&self, name: &[u8]) -> SysResult<Self> {
         let (flags, resolve) = (OFlags::RDONLY | DIRECTORY, BENEATH | ResolveFlags::NO_XDEV);
-        match rustix::fs::openat2(&self.0, name, flags, Mode::empty(), resolve) {
+        match open_how(&self.0, name, flags, Mode::empty(), resolve) {
             Ok(fd) => Ok(Self(fd)),
             Err(Errno::NOSYS | Errno::PERM) if self.is_mount_point(name)? => Err(Errno::XDEV),
             Err(Errno::NOSYS | Errno::PERM) => self.child(name),
@@ -110,7 +111,7 @@ impl Dir {
     /// Opens the directory `name` so that it can be resolved from, but not read (`O_PATH`): works
     /// where the caller may not read it.
     pub(crate) fn child_as_path(&self, name: &[u8]) -> SysResult<Self> {
-        rustix::fs::openat(&self.0, name, OFlags::PATH | DIRECTORY, Mode::empty()).map(Self)
+        open_at(&self.0, name, OFlags::PATH | DIRECTORY, Mode::empty()).map(Self)
     }
 
     /// Opens the directory at `path` for reading; fails with ELOOP or ENOTDIR at a symlink.
@@ -126,9 +127,9 @@ impl Dir {
     fn descend_with(&self, path: &LayerPath, access: OFlags) -> SysResult<Self> {
         let flags = access | DIRECTORY;
         if path.is_root() {
-            return rustix::fs::openat(&self.0, c".", flags, Mode::empty()).map(Self);
+            return open_at(&self.0, c".", flags, Mode::empty()).map(Self);
         }
-        match rustix::fs::openat2(&self.0, path.as_bytes(), flags, Mode::empty(), BENEATH) {
+        match open_how(&self.0, path.as_bytes(), flags, Mode::empty(), BENEATH) {
             Ok(fd) => Ok(Self(fd)),
             // Before Linux 5.6, behind a seccomp filter that does not know it, or longer than
             // PATH_MAX: one component at a time, which comes to the same.
@@ -140,7 +141,7 @@ impl Dir {
                     parent = Some(parent.as_ref().unwrap_or(self).child_as_path(name)?);
                 }
                 let parent = parent.as_ref().unwrap_or(self);
-                rustix::fs::openat(&parent.0, last, flags, Mode::empty()).map(Self)
+                open_at(&parent.0, last, flags, Mode::empty()).map(Self)
             }
             Err(error) => Err(error),
         }
@@ -149,7 +150,7 @@ impl Dir {
     /// Opens or creates the file `name`; `O_NOFOLLOW` and `O_CLOEXEC` are added.
     pub(crate) fn open(&self, name: &[u8], flags: OFlags, mode: u32) -> SysResult<File> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode)).map(File::from)
+        open_at(&self.0, name, flags, Mode::from_raw_mode(mode)).map(File::from)
     }
 
     /// Creates the directory `name`; the umask applies to `mode`.
@@ -343,11 +344,32 @@ impl From<FileType> for Kind {
     }
 }
 
+/// `openat(2)`, again where a signal came in between: FUSE and network file systems wait.
+pub(crate) fn open_at(
+    dir: impl AsFd,
+    name: impl Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+) -> SysResult<OwnedFd> {
+    retry_on_intr(|| rustix::fs::openat(dir.as_fd(), name, flags, mode))
+}
+
+/// `openat2(2)`, likewise.
+fn open_how(
+    dir: impl AsFd,
+    name: impl Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> SysResult<OwnedFd> {
+    retry_on_intr(|| rustix::fs::openat2(dir.as_fd(), name, flags, mode, resolve))
+}
+
 /// Opens a name so that reading leaves no trace in its access time, where the caller may do that
 /// (who neither owns the file nor is privileged may not).
 pub(crate) fn open_without_atime(dir: impl AsFd, name: &[u8], flags: OFlags) -> SysResult<OwnedFd> {
-    match rustix::fs::openat(dir.as_fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+    match open_at(dir.as_fd(), name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => open_at(dir, name, flags, Mode::empty()),
         other => other,
     }
 }
@@ -357,7 +379,7 @@ pub(crate) fn reopen(held: BorrowedFd<'_>, flags: OFlags) -> SysResult<File> {
     let path = super::xattr::proc_path(held);
     let flags = flags | OFlags::CLOEXEC;
     if flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
-        return rustix::fs::openat(CWD, path, flags, Mode::empty()).map(File::from);
+        return open_at(CWD, path.as_str(), flags, Mode::empty()).map(File::from);
     }
     open_without_atime(CWD, path.as_bytes(), flags).map(File::from)
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::{Dir, SysResult};
 
@@ -31,13 +31,8 @@ impl Lock {
             Mode::Shared => FlockOperation::LockShared,
             Mode::Exclusive => FlockOperation::LockExclusive,
         };
-        loop {
-            match rustix::fs::flock(file.as_fd(), operation) {
-                Ok(()) => return Ok(Self(file.into())),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        retry_on_intr(|| rustix::fs::flock(file.as_fd(), operation))?;
+        Ok(Self(file.into()))
     }
 
     /// Takes the lock if nobody holds it in a way that excludes this; else `None`.
@@ -46,7 +41,7 @@ impl Lock {
             Mode::Shared => FlockOperation::NonBlockingLockShared,
             Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
-        match rustix::fs::flock(file.as_fd(), operation) {
+        match retry_on_intr(|| rustix::fs::flock(file.as_fd(), operation)) {
             Ok(()) => Ok(Some(Self(file.into()))),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error),

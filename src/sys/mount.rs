@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
-use super::dir::{Dir, SysResult};
+use super::dir::{Dir, SysResult, open_at};
 use super::xattr::proc_path;
 
 /// The longest text that an option of a [`Context`] takes, without its NUL (`fsconfig(2)`).
@@ -179,5 +179,5 @@ pub(crate) fn page_size() -> usize {
 pub(crate) fn open_target(target: &Path) -> SysResult<Dir> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, target, flags, Mode::empty()).map(Dir::from_fd)
+    open_at(CWD, target, flags, Mode::empty()).map(Dir::from_fd)
 }

@@ -13,8 +13,7 @@ use super::dir::{Dir, SysResult};
 use super::mount::Context as Overlay;
 use super::xattr::{self, Target};
 use super::{mount, remove, userns};
-use crate::error::{Context, Error, Result};
-use crate::id_map::IdMap;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Device;
 use crate::namespace::Namespace;
 
@@ -122,11 +121,18 @@ pub(crate) fn default_namespace() -> Namespace {
 }
 
 /// Whether files can be given to other owners: as user 0 with more than one id.
-pub(crate) fn can_chown() -> bool {
-    let several = |(uids, gids): (IdMap, IdMap)| uids.count() > 1 && gids.count() > 1;
-    rustix::process::geteuid().is_root()
-        && has(CapabilitySet::CHOWN)
-        && userns::current_maps().is_ok_and(several)
+///
+/// # Errors
+/// Where nothing can be told, though `/proc` is there.
+pub(crate) fn can_chown() -> Result<bool> {
+    if !rustix::process::geteuid().is_root() || !has(CapabilitySet::CHOWN) {
+        return Ok(false);
+    }
+    match userns::current_maps() {
+        Ok((uids, gids)) => Ok(uids.count() > 1 && gids.count() > 1),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether devices other than whiteouts can be made: with CAP_MKNOD, in the boot's user namespace.
@@ -360,7 +366,7 @@ mod tests {
         let dir = Dir::open_ambient(temporary.path()).unwrap();
         dir.open(b"f", OFlags::WRONLY | OFlags::CREATE, 0o600).unwrap();
         // Every namespace with several ids has 1.
-        assert_eq!(dir.chown(b"f", 1, 1).is_ok(), can_chown());
+        assert_eq!(dir.chown(b"f", 1, 1).is_ok(), can_chown().unwrap());
     }
 
     #[test]

@@ -100,7 +100,6 @@ impl Bed {
     /// What is in `place` after the store was opened once.
     pub fn opened(&self, place: &Path) -> Vec<String> {
         Done::of(self.command(place).args(["ps", "-q"])).good();
-        Done::of(self.command(place).args(["images", "-q"])).good();
         snapshot(place)
     }
 }

@@ -131,6 +131,8 @@ impl Disk {
         }
         self.rolled = self.rolled.max(durable);
         let cut = self.path("cut.img");
+        // A new file: the one before may still be mounted in a namespace that was made meanwhile.
+        let _ = fs::remove_file(&cut);
         run(Command::new("cp").arg("--sparse=always").arg(self.path("rolled.img")).arg(&cut));
         let mut cut = File::options().write(true).open(cut).unwrap();
         let way = random.below(5);
