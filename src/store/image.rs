@@ -84,7 +84,11 @@ impl Store {
         loop {
             match staged.publish(object)? {
                 Published::Done(held) => {
-                    self.sync_top(IMAGES)?;
+                    if let Err(error) = self.sync_top(IMAGES) {
+                        drop(held);
+                        let _ = self.remove_unnamed(&id);
+                        return Err(error);
+                    }
                     return Ok((LeasedImage { record, _held: held }, true));
                 }
                 Published::Exists(ours) => match self.lease_image(&id)? {

@@ -94,8 +94,9 @@ impl Store {
         }
     }
 
-    /// Removes an image that has no name and that nothing uses.
-    fn remove_unnamed(&self, id: &Digest) -> Result<()> {
+    /// Removes an image that came to nothing, where it has no name and nothing uses it. Its maker holds
+    /// the chain, so that the link in there goes with the next emptying of the trash.
+    pub(super) fn remove_unnamed(&self, id: &Digest) -> Result<()> {
         let object = Object::Image(*id);
         let Attempt::Held(held) = self.claim(object, patience())? else {
             return Ok(());
@@ -104,8 +105,7 @@ impl Store {
             return Ok(());
         }
         self.discard(object)?;
-        self.sync_top(IMAGES)?;
-        self.unlink(object, held.dir())
+        self.sync_top(IMAGES)
     }
 
     /// Goes on with what a line of an intent says whose maker died; other lines mean nothing here.

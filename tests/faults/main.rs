@@ -28,4 +28,5 @@ mod power;
 mod sample;
 mod snapshot;
 mod storm;
+mod together;
 mod trace;

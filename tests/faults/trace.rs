@@ -198,3 +198,15 @@ impl Point {
             && !self.line.contains("FICLONE")
     }
 }
+
+/// Waits until the command that a running strace traces is stopped, and returns its process.
+pub fn stopped_child(strace: u32, log: &Path) -> u32 {
+    for _ in 0..3000 {
+        if fs::read_to_string(log).is_ok_and(|text| text.contains("stopped by SIGSTOP")) {
+            let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
+            return children.unwrap().trim().parse().unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it was not stopped");
+}
