@@ -224,7 +224,10 @@ impl Mounted {
         let (parent, name) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
         let parent = if parent.is_empty() { "/" } else { parent };
         let slashes = if trimmed.len() < path.len() { "/" } else { "" };
-        Ok((self.open(parent, OFlags::PATH | OFlags::DIRECTORY, 0)?, format!("{name}{slashes}")))
+        let parent = self.open(parent, OFlags::PATH | OFlags::DIRECTORY, 0)?;
+        // A system call that gets the whole path asks whether it may look names up here at once.
+        rustix::fs::statat(&parent, ".", AtFlags::empty())?;
+        Ok((parent, format!("{name}{slashes}")))
     }
 
     fn at<T>(&self, path: &str, act: impl FnOnce(&OwnedFd, &str) -> Sys<T>) -> Sys<String> {

@@ -180,7 +180,9 @@ fn a_directory_that_may_not_be_searched_leads_nowhere() {
     // What was found before is found no more.
     ops.push(Op::Chmod(s("d"), 0o600));
     ops.extend(looks.clone());
-    ops.extend([Op::Unlink(s("d/f")), Op::Rename(s("d/f"), s("x"), RenameMode::Replace)]);
+    let mv = |from: &str, to: &str| Op::Rename(s(from), s(to), RenameMode::Replace);
+    ops.extend([Op::Unlink(s("d/f")), mv("d/f", "x"), mv("d/f", "none/x"), mv("none/x", "d/x")]);
+    ops.extend([mv("x", "d/f"), Op::Link(s("x"), s("d/x")), Op::Write(s("d/n/"), s(""))]);
     ops.push(Op::Chmod(s("d"), 0o700));
     ops.extend(looks);
     let lines = ["d/", "d/e/", "d/f=1", "d/e/g=1"];
