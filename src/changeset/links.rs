@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::header::invalid;
 use super::tree::Node;
-use super::unpack::{Unpack, as_data};
+use super::unpack::{HOPS, Unpack, as_data};
 use crate::error::{Context, Result};
 use crate::format::LowerLink;
 use crate::format::whiteout::PREFIX;
@@ -86,10 +86,24 @@ impl Unpack<'_> {
     /// Makes the links whose targets came later, and gives those whose target is not there at all,
     /// sorted by name; they are left to the stack.
     pub(super) fn late_links(&mut self) -> Result<Vec<LowerLink>> {
-        let names: Vec<LayerPath> = self.links.keys().cloned().collect();
         let mut below = BTreeMap::new();
-        for name in names {
-            self.late_chain(name, &mut below)?;
+        // A target may be beneath a link to a symlink, which has just been made; each round is one
+        // more symlink on the way.
+        for _ in 0..=HOPS {
+            let names: Vec<LayerPath> = self.links.keys().cloned().collect();
+            for name in names {
+                self.late_chain(name, &mut below)?;
+            }
+            for (name, target) in &below {
+                let leads_to = self.physical(target)?;
+                if leads_to != *target {
+                    self.links.insert(name.clone(), leads_to);
+                }
+            }
+            if self.links.is_empty() {
+                break;
+            }
+            below.retain(|name, _| !self.links.contains_key(name));
         }
         for (name, target) in &below {
             if self.is_hidden(target, &below)? {

@@ -29,7 +29,7 @@ use crate::sys::remove::remove_tree;
 use crate::sys::xattr::{self, Target};
 
 /// How many symlinks one path may lead through, as in the kernel.
-const HOPS: usize = 40;
+pub(super) const HOPS: usize = 40;
 
 /// The mode bit by which new files in a directory take its group.
 const SET_GROUP_ID: u32 = 0o2000;

@@ -302,6 +302,8 @@ fn e22_hard_links() {
     gives(test, &[link("a", "b"), link("b", "c"), file("c", "x")], "a=x b=>a c=>a");
     gives(test, &[link("c", "b"), link("b", "a"), file("a", "x")], "a=x b=>a c=>a");
     gives(test, &[symlink("s", "t"), link("l", "s")], "l->t s=>l");
+    let beneath = [link("a", "c/b"), link("c", "b"), symlink("b", ".")];
+    gives(test, &beneath, "a->. b=>a c=>a");
     gives(test, &[fifo("p"), link("l", "p")], "l| p=>l");
     gives(test, &[symlink("s", "d"), file("d/f", "x"), link("l", "s/f")], "d/ d/f=x l=>d/f s->d");
     // Through what is not there and out of it again, as an entry would be written.

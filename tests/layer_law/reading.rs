@@ -70,6 +70,8 @@ struct Walk {
 pub(crate) struct Reading {
     names: BTreeMap<String, usize>,
     files: Vec<File>,
+    /// Directories that no entry describes.
+    implied: BTreeSet<usize>,
     /// Files from this number on are those of the changeset that is being applied.
     own: usize,
     /// Where its entries went, how they named it, and whether a symlink below led there.
@@ -93,6 +95,7 @@ impl Reading {
         Self {
             names: BTreeMap::from([(String::new(), 0)]),
             files: vec![File::implied()],
+            implied: BTreeSet::new(),
             own: 0,
             written: Vec::new(),
             crossed: Vec::new(),
@@ -173,6 +176,7 @@ impl Reading {
                 }
                 _ if !make => return Ok(None),
                 _ => {
+                    self.implied.insert(self.files.len());
                     self.put(&next, File::implied());
                     walk.made.push(next.clone());
                     at = next;
@@ -205,6 +209,7 @@ impl Reading {
         for word in words {
             self.entry(word)?;
         }
+        self.is_clear()?;
         self.late_links()?;
         self.is_clear()
     }
@@ -342,6 +347,9 @@ impl Reading {
         }
         let is_there = self.is_own(&target) && !crosses;
         match self.file(&target).filter(|_| is_there).map(|file| file.kind.clone()) {
+            Some(Kind::Dir) if self.implied.contains(&self.names[&target]) => {
+                Err(Why::Open("a hard link to a directory that another entry may replace"))
+            }
             Some(Kind::Dir) => Err(Why::Refused("a hard link to a directory")),
             Some(Kind::Waiting(_)) | None => {
                 self.put(&path, File::plain(Kind::Waiting(target), 0));
