@@ -383,7 +383,7 @@ fn e65_what_cannot_be_read_is_an_error_by_name() {
         let container = driver.create(&base.unwrap().chain_id.into(), None).unwrap();
         let upper = root.join("containers").join(&container.id).join("upper");
         fs::write(upper.join("closed"), "secret").unwrap();
-        fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(upper.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         let mut sink = std::io::sink();
         let (all, watch) = (DiffOptions::default(), Watch::new());
         let errors = [
@@ -399,7 +399,7 @@ fn e65_what_cannot_be_read_is_an_error_by_name() {
         // A directory, too, and what is beneath it is not passed over.
         fs::create_dir(upper.join("shut")).unwrap();
         fs::write(upper.join("shut/f"), "secret").unwrap();
-        fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
         let error = driver.diff(&container.id, &mut sink, &all, watch).unwrap_err();
         assert!(error.to_string().contains("/shut"), "{error}");
         fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o700)).unwrap();
