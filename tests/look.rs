@@ -222,6 +222,9 @@ fn which_tells_the_layer_and_what_it_hides() {
     let text = store.ok(["which", APP, "etc/motd"]);
     assert!(text.contains("file, 6B: supplies it\n    RUN change\n    hides layer 0"), "{text}");
 
+    let text = store.ok(["which", APP, "/bin/tool"]);
+    assert!(text.starts_with("/usr/bin/tool:\n  0  "), "{text}");
+    assert_eq!(store.json(["which", APP, "/bin"])["layers"][0]["kind"], "symlink");
     let gone = store.run(["which", "web", "/var/cache"]);
     assert_eq!((gone.status, gone.stderr.as_str()), (1, ""));
     assert!(gone.stdout.contains("RUN clean up\n    hides layer 1: the whiteout of /var/cache"));

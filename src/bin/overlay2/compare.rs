@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::args::look::{Diff, Which};
+use crate::look::resolved;
 use crate::output::{Output, Target, name, short, size};
 
 pub(crate) fn diff(driver: &Driver, out: &Output, diff: &Diff) -> Result<(), Failure> {
@@ -66,9 +67,19 @@ fn list(out: &Output, changes: &[Change], sizes: bool) -> Result<(), Failure> {
 }
 
 pub(crate) fn which(driver: &Driver, out: &Output, which: &Which) -> Result<(), Failure> {
-    let path = LayerPath::parse(which.path.as_os_str().as_bytes())?;
+    let typed = LayerPath::parse(which.path.as_os_str().as_bytes())?;
+    // As the tree has it now; of what is gone with its directory, as it was typed.
+    let opened = driver.read_tree(&which.name)?;
+    let path = match resolved(opened.tree(), &which.path, false) {
+        Ok(path) => LayerPath::parse(path.as_os_str().as_bytes())?,
+        Err(_) => typed.clone(),
+    };
+    drop(opened);
     let told = driver.which(&which.name, &path)?;
     let mut lines: Vec<Vec<u8>> = Vec::new();
+    if path != typed {
+        lines.push([b"/".as_slice(), &name(path.as_bytes()), b":"].concat());
+    }
     for says in &told.layers {
         lines.push(line(says).into_bytes());
         if let Some(command) = &says.layer.created_by {

@@ -257,7 +257,7 @@ fn describe(
 }
 
 /// The path without symlinks on the way, nor at its end where they are followed.
-fn resolved(tree: &Tree, path: &Path, follow: bool) -> Result<PathBuf, Failure> {
+pub(crate) fn resolved(tree: &Tree, path: &Path, follow: bool) -> Result<PathBuf, Failure> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if !follow => {
             let parent = if parent.as_os_str().is_empty() { Path::new("/") } else { parent };

@@ -105,8 +105,8 @@ impl Tar {
 Examples:
   overlay2 which app:1 /etc/passwd
   overlay2 which web /usr/lib        every layer that has a part of a directory
-Layers are numbered from the lowest, 0; a container's own directory is on top. No symlink is
-followed. The status is 1 where nothing shows at the path. JSON is {path, shows, layers: [{position,
+Layers are numbered from the lowest, 0; a container's own directory is on top. A symlink is looked
+at itself, those on the way to it are followed. The status is 1 where nothing shows at the path. JSON is {path, shows, layers: [{position,
 diff_id, created_by, kind, size, supplies, hides: {by, at, positions}}]}.")]
 pub(crate) struct Which {
     /// A container or an image; a stack by its chain ID
