@@ -78,8 +78,11 @@ impl Store {
     fn move_name(&self, staged: &str, encoded: &str) -> Result<Option<NameRecord>> {
         let names = self.top(NAMES);
         let _lock = wait_exclusive(names).during("lock", &self.at(&[NAMES]))?;
-        // A broken record is replaced like any other.
-        let before = self.read_name(encoded.as_bytes()).unwrap_or_default();
+        let before = match self.read_name(encoded.as_bytes()) {
+            // A broken record is replaced like any other.
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            read => read?,
+        };
         self.top(STAGING)
             .rename(staged.as_bytes(), names, encoded.as_bytes(), RenameFlags::empty())
             .during("write", &self.at(&[NAMES, encoded]))?;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sha2::Digest as _;
+
 use crate::common::store::{Done, Scratch, mounts_beneath};
 use crate::common::{Compression, Layer, TestImage, need};
 use crate::snapshot::snapshot;
@@ -39,6 +41,8 @@ impl Bed {
             &given.join("app.tar"),
             crate::common::image::Order::BlobsFirst,
         );
+        let config = serde_json::to_vec(&app.config_json()).unwrap();
+        fs::write(given.join("app.id"), hex::encode(sha2::Sha256::digest(config))).unwrap();
         fs::write(given.join("change.tar"), app_layer().finish()).unwrap();
         let assuming = Layer::new().file("etc/implied", 0o644, "i").file("etc/.wh.motd", 0o644, "");
         fs::write(given.join("assuming.tar"), assuming.finish()).unwrap();
@@ -78,6 +82,11 @@ impl Bed {
         command
     }
 
+    /// Whether the command has this subcommand.
+    pub fn knows(&self, subcommand: &str) -> bool {
+        Done::of(Command::new(need::binary()).args(["help", subcommand])).status == 0
+    }
+
     /// A place to try something in: a copy of what `origin` holds.
     pub fn place(&self) -> PathBuf {
         let place = self.path("place");
@@ -97,9 +106,15 @@ impl Bed {
         assert!(removed.unwrap().success());
     }
 
-    /// What is in `place` after the store was opened once.
+    /// What is in `place` after the store was opened: once, or as often as it takes to delete what
+    /// was removed, on which no opening spends long.
     pub fn opened(&self, place: &Path) -> Vec<String> {
-        Done::of(self.command(place).args(["ps", "-q"])).good();
+        for _ in 0..10 {
+            Done::of(self.command(place).args(["ps", "-q"])).good();
+            if fs::read_dir(place.join("store/trash")).unwrap().next().is_none() {
+                break;
+            }
+        }
         snapshot(place)
     }
 }

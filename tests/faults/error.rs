@@ -130,7 +130,7 @@ fn e81_a_call_that_fails_is_told_and_leaves_the_store_as_before_or_as_after() {
     require_tool!("strace");
     let bed = Bed::with_container();
     let (mut failures, mut total) = (Failures::default(), 0);
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().filter(|operation| operation.is_known(&bed)) {
         let ending = endings(&bed, operation);
         let mut counts = Counts::default();
         for (error, calls) in ERRORS {

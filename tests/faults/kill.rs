@@ -18,7 +18,7 @@ fn e80_killed_at_any_call_leaves_the_store_as_before_or_as_after() {
     require_tool!("strace");
     let bed = Bed::with_container();
     let (mut failures, mut total) = (Failures::default(), 0);
-    for operation in OPERATIONS {
+    for operation in OPERATIONS.iter().filter(|operation| operation.is_known(&bed)) {
         let (points, old, new) = endings(&bed, operation);
         let points: Vec<_> = points.into_iter().filter(Point::changes).collect();
         let all = points.len();

@@ -51,6 +51,22 @@ pub const OPERATIONS: &[Operation] = &[
     row("commit", &[], "commit -q web faults.test/new:latest"),
     row("remove a container", &[], "rm web"),
     row("remove an image", &[LOAD], "rmi APP"),
+    row("check", &[LOAD], "check"),
+    row("check quickly", &[LOAD], "check --quick"),
+    row(
+        "repair",
+        &[LOAD, "!echo damaged > $(ls PLACE/store/layers/*/diff/app/run)"],
+        "repair --from GIVEN/app",
+    ),
+    row(
+        "collect garbage",
+        // Removed by one that was killed: what stands in the trash, and what was only its own.
+        &[
+            LOAD,
+            "!mv PLACE/store/images/$(cat GIVEN/app.id) PLACE/store/trash/image-$(cat GIVEN/app.id).0",
+        ],
+        "gc",
+    ),
     row("save", &[LOAD], "save -q -o PLACE/saved.tar APP"),
     row(
         "save as docker-archive",
@@ -60,13 +76,20 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 
 impl Operation {
+    /// Whether the command can do it.
+    pub fn is_known(&self, bed: &Bed) -> bool {
+        bed.knows(self.command.trim_start_matches("--durability none ").split(' ').next().unwrap())
+    }
+
     /// A place in which everything is ready for the command.
     pub fn prepare(&self, bed: &Bed) -> PathBuf {
         let place = bed.place();
         for step in self.before {
             match step.strip_prefix('!') {
                 Some(shell) => {
-                    let shell = shell.replace("PLACE", place.to_str().unwrap());
+                    let shell = shell
+                        .replace("PLACE", place.to_str().unwrap())
+                        .replace("GIVEN", bed.path("given").to_str().unwrap());
                     need::run(Command::new("sh").arg("-c").arg(shell));
                 }
                 None => {

@@ -100,7 +100,8 @@ fn keeper(bed: &Bed, worker: usize) -> (String, String) {
 fn blow(bed: &Bed, random: &mut Random, tally: &Mutex<Tally>) {
     let place = bed.path("place");
     let given = |name: &str| bed.path("given").join(name).to_str().unwrap().to_owned();
-    let container = format!("c{}", random.below(CONTAINERS));
+    // No name that could be the start of an ID.
+    let container = format!("box{}", random.below(CONTAINERS));
     let new = format!("faults.test/new{}:latest", random.below(3));
     let image = [APP, BASE, &new][random.below(3)].to_owned();
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -116,6 +117,8 @@ fn blow(bed: &Bed, random: &mut Random, tally: &Mutex<Tally>) {
         12 => ("commit", words(&["commit", "-q", &container, &new])),
         13 => ("rm", words(&["rm", &container])),
         14 => ("rmi", words(&["rmi", &image])),
+        15 if random.below(4) == 0 && bed.knows("check") => ("check", words(&["check"])),
+        15 if random.below(4) == 0 && bed.knows("gc") => ("gc", words(&["gc"])),
         15 => ("ps", words(&["ps"])),
         16 => ("images", words(&["images"])),
         17 => ("diff", words(&["diff", &container])),
@@ -177,6 +180,9 @@ fn settle(bed: &Bed, place: &std::path::Path, keepers: &[(String, String)]) {
         assert_eq!(fs::read_to_string(merged.join("kept")).unwrap(), "kept\n");
         assert_eq!(fs::read_to_string(merged.join("etc/motd")).unwrap(), "hello\n");
     }
+    if bed.knows("check") {
+        run(&["check"]);
+    }
     // Every image that is left is whole, and every container can be used.
     for image in run(&["images", "-q"]).lines() {
         run(&["save", "-q", "-o", "/dev/null", image]);
@@ -204,6 +210,9 @@ fn settle(bed: &Bed, place: &std::path::Path, keepers: &[(String, String)]) {
         }
     }
     assert_eq!(mounts_beneath(place), Vec::<PathBuf>::new());
+    if bed.knows("gc") {
+        run(&["gc"]);
+    }
 }
 
 /// The names in a store that has had nothing in it.
