@@ -11,7 +11,7 @@ use crate::trace::{self, Fault, Outcome, Point};
 use crate::{require_tool, sample, sandbox};
 
 /// How many points of each operation and error an ordinary run tries.
-const SAMPLE: usize = 3;
+const SAMPLE: usize = 2;
 
 /// Which calls give which error. `EINTR` comes of those that wait for a slow device or a lock.
 const ERRORS: &[(&str, &[&str])] = &[

@@ -22,6 +22,7 @@ mod common;
 mod bed;
 mod disk;
 mod error;
+mod findings;
 mod kill;
 mod operations;
 mod power;

@@ -55,7 +55,10 @@ pub const OPERATIONS: &[Operation] = &[
     row("check quickly", &[LOAD], "check --quick"),
     row(
         "repair",
-        &[LOAD, "!echo damaged > $(ls PLACE/store/layers/*/diff/app/run)"],
+        &[
+            LOAD,
+            "!echo damaged > $(ls PLACE/store/layers/*/diff/app/run); touch -d @1 $(ls PLACE/store/layers/*/diff/app/run)",
+        ],
         "repair --from GIVEN/app",
     ),
     row(

@@ -18,7 +18,7 @@ use crate::disk::{Disk, Mounted};
 use crate::sample::{self, Random};
 use crate::{require, require_tool, sandbox};
 
-const CUTS: usize = 12;
+const CUTS: usize = 8;
 
 /// What was reported, by when: the number of writes and flushes that the disk had seen.
 #[derive(Debug, Default)]

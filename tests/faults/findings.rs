@@ -1,0 +1,76 @@
+//! What the faults have brought to light, each by itself.
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+
+use overlay2::changeset::DiffOptions;
+use overlay2::mount::{MountOptions, Syncing};
+use overlay2::{Driver, ErrorKind, Watch};
+
+use crate::bed::Bed;
+use crate::common::need;
+use crate::sandbox;
+
+#[test]
+fn e44_a_volatile_mount_that_ended_otherwise_is_no_crash_unless_the_machine_was() {
+    sandbox!();
+    let bed = Bed::with_container();
+    let place = bed.place();
+    let driver = Driver::open(place.join("store")).unwrap();
+    let mut volatile = MountOptions::default();
+    volatile.syncing = Syncing::Volatile;
+    // Held by a value, and let go.
+    drop(driver.mount_detached("web", &volatile).unwrap());
+    // Unmounted by somebody who knows nothing of the mark.
+    let mounted = driver.mount("web", None, &volatile).unwrap();
+    need::run(Command::new("umount").arg(&mounted.target));
+    driver.mount("web", None, &volatile).unwrap();
+    driver.unmount("web").unwrap();
+    // Mounted when the machine went down.
+    let mounted = driver.mount("web", None, &volatile).unwrap();
+    need::run(Command::new("umount").arg(&mounted.target));
+    let record = mounted.target.with_file_name("container.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(text.contains(boot.trim()));
+    fs::write(&record, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    let refused = driver.mount("web", None, &volatile).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    bed.clear();
+}
+
+/// Removes the container `web` when it is written to first.
+struct Remover<'a>(Option<&'a Driver>);
+
+impl Write for Remover<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(driver) = self.0.take() {
+            driver.remove_container("web", Watch::new()).unwrap();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn e82_changes_of_a_container_that_goes_meanwhile_are_not_taken_for_whole() {
+    sandbox!();
+    let bed = Bed::with_container();
+    for export in [false, true] {
+        let place = bed.place();
+        let driver = Driver::open(place.join("store")).unwrap();
+        let (mut out, options) = (Remover(Some(&driver)), DiffOptions::default());
+        let read = match export {
+            true => driver.export("web", &mut out, &options, Watch::new()),
+            false => driver.diff("web", &mut out, &options, Watch::new()),
+        };
+        let error = read.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("was removed while it was read"), "{error}");
+    }
+    bed.clear();
+}
