@@ -77,7 +77,7 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted already; [`ErrorKind::PermissionDenied`] where the
     /// process may not mount; [`ErrorKind::LimitExceeded`] for more than 500 layers;
-    /// [`ErrorKind::Corrupt`] where it was mounted `volatile` and never unmounted.
+    /// [`ErrorKind::Corrupt`] where it was mounted `volatile` when the machine went down.
     pub fn mount(
         &self,
         container: &str,
@@ -301,7 +301,7 @@ pub(super) fn refuse_torn(work: &Dir) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Corrupt,
-        "it was mounted volatile and not unmounted: files in it may be torn",
+        "it was mounted volatile when the machine went down: files in it may be torn",
     )
     .hint("remove the container and make it again"))
 }

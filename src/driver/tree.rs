@@ -89,7 +89,7 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where it is mounted, or another process is busy
     /// with it; [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where it was mounted `volatile`
-    /// and never unmounted.
+    /// when the machine went down.
     pub fn tree(&self, container: &str) -> Result<ContainerTree> {
         let mut lock = match self.lock(container) {
             Err(error) if error.kind() == ErrorKind::NotFound && self.has(container)? => {
