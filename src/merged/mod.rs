@@ -23,6 +23,8 @@
 //!   a directory that its owner may not read, in a lower layer, cannot be looked into.
 //!   It is not asked for what a mount allows to who did not mount it: what is somebody else's is not
 //!   copied up (EPERM), what may not be read shows nothing of what it is (EACCES).
+//! - Renaming one name of a copied-up file over another of the same file does nothing, as it should,
+//!   where a mount in a user namespace answers ESTALE, since it takes them for two files.
 //! - Ids that the user namespace cannot express are told from `nobody`, as which they show, only
 //!   where it has no `nobody`: there copy-up fails with EOVERFLOW.
 //! - What a machine protects beyond permissions is not asked but for hard links

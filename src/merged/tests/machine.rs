@@ -228,6 +228,9 @@ fn taking_turns() {
                 beds.iter().zip(who).map(|(bed, who)| bed.open(who)).collect();
             for op in &ops {
                 let (one, other) = (backends[0].run(op), backends[1].run(op));
+                if [&one, &other].iter().any(|outcome| bed::lost_track(Manner::plain(), outcome)) {
+                    return Ok(());
+                }
                 if one != other {
                     return Err(format!("{op:?}: {:?} {one:?}, {:?} {other:?}", who[0], who[1]));
                 }

@@ -148,6 +148,9 @@ rows! {
     rename_target_with_whiteouts_only: [["e/", "e/f=1", "e/g=1"]] => [
         rm("e/f"), rm("e/g"), md("n"), mv("n", "e"), ls("e"), wr("e/f", "new"),
     ];
+    rename_over_a_name_of_the_same_file: [["b=1", "d/"]] => [
+        Link(s("b"), s("c")), mv("c", "b"), Link(s("b"), s("d/e")), mv("d/e", "b"), swap("b", "c"), ls("d"),
+    ];
     rename_noreplace: [["f=1", "g=2"]] => [mv_new("f", "g"), mv_new("f", "h"), rm("g"), mv_new("h", "g")];
     rename_exchange: [["f=1", "g=2", "d/"]] => [
         swap("f", "g"), Read(s("f")), swap("f", "none"), wr("n", "3"), swap("n", "f"), md("u"),
