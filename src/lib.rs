@@ -130,14 +130,14 @@ pub use digest::{ChainId, DiffId, Digest, Hashing};
 #[cfg(feature = "bundle")]
 pub use driver::Bundle;
 pub use driver::{
-    AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, LayerSummary, MountPoint,
-    MountedContainer, MountedView, ReadTree, Usage, UsageRow,
+    AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, Hidden, HiddenBy,
+    LayerOrigin, LayerSays, LayerSummary, MountPoint, MountedContainer, MountedView, Provenance,
+    ReadTree, Usage, UsageRow,
 };
 #[cfg(feature = "image")]
 pub use driver::{
-    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, Hidden, HiddenBy, HistoryStep,
-    ImageSummary, Inspection, LayerOrigin, LayerSays, LoadOptions, LoadedImage, Provenance, RootFs,
-    SaveOptions, State, WastedStep,
+    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, HistoryStep, ImageSummary,
+    Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State, WastedStep,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use format::{Assumptions, LowerLink, Ownership};

@@ -109,6 +109,11 @@ fn tar_of(entries: &[Entry]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
+/// How many cases are tried: `OVERLAY2_CASES`, else few.
+fn cases() -> u32 {
+    std::env::var("OVERLAY2_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
+}
+
 fn driver(scratch: &std::path::Path) -> Driver {
     let mut options = DriverOptions::default();
     options.durability = Durability::None;
@@ -194,7 +199,7 @@ fn check(shared: &[Vec<Entry>], old_layers: &[Vec<Entry>], new_layers: &[Vec<Ent
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
     fn a_stack_with_the_difference_on_top_is_the_other_stack(

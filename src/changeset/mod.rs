@@ -31,6 +31,7 @@ mod options;
 mod pack;
 mod pax;
 mod reader;
+#[cfg(feature = "image")]
 mod shadowed;
 mod split;
 mod stale_record;
@@ -53,6 +54,7 @@ pub(crate) use export::export;
 pub use limits::ApplyLimits;
 pub(crate) use node::is_portable;
 pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
+#[cfg(feature = "image")]
 pub(crate) use shadowed::{Shadowed, shadowed};
 pub use split::reassemble;
 pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};

@@ -23,7 +23,6 @@ mod named;
 mod save;
 mod tree;
 mod usage;
-#[cfg(feature = "image")]
 mod which;
 
 #[cfg(feature = "bundle")]
@@ -43,7 +42,6 @@ pub use mount::{MountPoint, MountedContainer, MountedView};
 pub use save::{ArchiveFormat, SaveOptions};
 pub use tree::{ContainerTree, ReadTree};
 pub use usage::{Usage, UsageRow};
-#[cfg(feature = "image")]
 pub use which::{Hidden, HiddenBy, LayerOrigin, LayerSays, Provenance};
 
 use std::path::Path;

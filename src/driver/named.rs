@@ -1,7 +1,7 @@
 //! What a name stands for: a container, or else an image, or else a stack of layers.
 
 use super::Driver;
-use crate::digest::{ChainId, Digest};
+use crate::digest::ChainId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ContainerRecord, Image};
 
@@ -23,7 +23,8 @@ impl Named {
     }
 
     /// The image whose history tells of the stack.
-    pub(super) fn image(&self) -> Option<Digest> {
+    #[cfg(feature = "image")]
+    pub(super) fn image(&self) -> Option<crate::digest::Digest> {
         match self {
             Self::Container(record) => record.image,
             Self::Image(image) => Some(image.record.id),

@@ -11,7 +11,6 @@ use crate::digest::DiffId;
 use crate::error::{Context, Result};
 use crate::format::lookup::{Redirects, Stack};
 use crate::format::provenance::{self, Hides, How, Trace};
-use crate::image::{history_rows, parse_config};
 use crate::layer_path::LayerPath;
 use crate::store::LayerKey;
 use crate::sys::Dir;
@@ -38,7 +37,7 @@ pub struct LayerOrigin {
     pub position: usize,
     /// Its changeset; `None` for a container's own directory.
     pub diff_id: Option<DiffId>,
-    /// The command that made it, as the image's history tells.
+    /// The command that made it, as the image's history tells (with the feature `image`).
     pub created_by: Option<String>,
 }
 
@@ -184,6 +183,20 @@ impl Driver {
             Some(chain) => self.store.stack(chain)?,
             None => Vec::new(),
         };
+        let mut commands = self.commands(named)?;
+        let mut origins = HashMap::new();
+        for (position, entry) in stack.iter().rev().enumerate() {
+            let created_by = commands.remove(&position);
+            let diff_id = Some(entry.diff_id);
+            origins.insert(entry.layer(), LayerOrigin { position, diff_id, created_by });
+        }
+        Ok(origins)
+    }
+
+    /// The commands that made the layers, by their places.
+    #[cfg(feature = "image")]
+    fn commands(&self, named: &Named) -> Result<HashMap<usize, String>> {
+        use crate::image::{history_rows, parse_config};
         let mut commands = HashMap::new();
         // A container outlives the names of its image, not the image.
         if let Some(image) = named.image() {
@@ -192,13 +205,14 @@ impl Driver {
                 commands.extend(row.layer.zip(row.created_by));
             }
         }
-        let mut origins = HashMap::new();
-        for (position, entry) in stack.iter().rev().enumerate() {
-            let created_by = commands.remove(&position);
-            let diff_id = Some(entry.diff_id);
-            origins.insert(entry.layer(), LayerOrigin { position, diff_id, created_by });
-        }
-        Ok(origins)
+        Ok(commands)
+    }
+
+    /// Without the feature `image` nobody reads histories.
+    #[cfg(not(feature = "image"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with the feature")]
+    fn commands(&self, _: &Named) -> Result<HashMap<usize, String>> {
+        Ok(HashMap::new())
     }
 }
 

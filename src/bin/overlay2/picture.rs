@@ -6,7 +6,7 @@ use std::path::Path;
 
 use overlay2::merged::{EntryKind, Tree};
 use overlay2::{Driver, HistoryStep, escape_bytes};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::Failure;
 use crate::args::look;
@@ -125,18 +125,17 @@ fn weigh(tree: &Tree, path: &Path) -> Result<u64, Failure> {
 }
 
 fn value(branch: &Branch) -> Value {
-    let mut value = json!({
-        "name": escape_bytes(&branch.name),
-        "kind": kind_name(branch.kind),
-        "size": branch.size,
-    });
+    let mut fields = Map::new();
+    fields.insert("name".to_owned(), escape_bytes(&branch.name).into());
+    fields.insert("kind".to_owned(), kind_name(branch.kind).into());
+    fields.insert("size".to_owned(), branch.size.into());
     if let Some(target) = &branch.target {
-        value["target"] = escape_bytes(target).into();
+        fields.insert("target".to_owned(), escape_bytes(target).into());
     }
     if branch.kind == EntryKind::Directory {
-        value["entries"] = branch.entries.iter().map(self::value).collect();
+        fields.insert("entries".to_owned(), branch.entries.iter().map(value).collect());
     }
-    value
+    Value::Object(fields)
 }
 
 /// Draws a tree with no recursion, however deep it is.

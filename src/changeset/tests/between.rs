@@ -25,9 +25,12 @@ fn listed(old: &Stack, new: &Stack) -> String {
     changes.iter().map(|c| format!("{}{}", c.kind.letter(), c.path)).collect::<Vec<_>>().join(" ")
 }
 
+/// What it is about, the two trees, the list and the changeset.
+type Case<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a str, &'a str);
+
 #[test]
 fn what_differs_is_told() {
-    let cases: &[(&str, &[&str], &[&str], &str, &str)] = &[
+    let cases: &[Case<'_>] = &[
         ("nothing", &["f=1"], &["f=1"], "", ""),
         ("content", &["f=1"], &["f=2"], "C/f", "f=2"),
         ("a file comes and goes", &["f=1"], &["g=1"], "D/f A/g", ".wh.f g=1"),
@@ -86,6 +89,11 @@ fn names_of_one_file_stay_together() {
     // `a` is the same directory in both, yet its file has to come along.
     assert_eq!(listing(&packed(&old, &new)), "a/f=1 b/ b/g~a/f");
     assert_eq!(listing(&packed(&new, &old)), "b/ b/g=2");
+}
+
+/// How many cases are tried: `OVERLAY2_CASES`, else few.
+fn cases() -> u32 {
+    std::env::var("OVERLAY2_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 /// Which names of a tar are the same file, each told by the first of them.
@@ -171,7 +179,7 @@ fn check(shared: &[Spec], old: &[Spec], new: &[Spec]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
 
     #[test]
     fn the_difference_applied_gives_the_other_tree(
