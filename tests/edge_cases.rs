@@ -74,14 +74,9 @@ fn change(store: &Store, container: &str, options: &str, script: &str) -> Manife
     fs::create_dir_all(&merged).unwrap();
     let lower: Vec<_> = store.lower_dirs(container);
     let lower: Vec<_> = lower.iter().map(|dir| dir.to_str().unwrap()).collect();
-    let upper = store.graph_dir(container, "UpperDir");
-    let work = store.graph_dir(container, "WorkDir");
-    let all = format!(
-        "lowerdir={},upperdir={},workdir={},{options}",
-        lower.join(":"),
-        upper.display(),
-        work.display()
-    );
+    let [upper, work] = ["UpperDir", "WorkDir"].map(|key| store.graph_dir(container, key));
+    let (lower, upper, work) = (lower.join(":"), upper.display(), work.display());
+    let all = format!("lowerdir={lower},upperdir={upper},workdir={work},{options}");
     let mount = || {
         let mut command = Command::new("mount");
         need::run(command.args(["-t", "overlay", "overlay", "-o", &all]).arg(&merged))
@@ -350,8 +345,14 @@ fn e45_a_volatile_upper_that_nobody_unmounted_is_not_used_again() {
     let container = container(&store);
     let merged = PathBuf::from(store.ok(["mount", "--volatile", &container]));
     fs::write(merged.join("torn"), "perhaps").unwrap();
-    // As after a crash: the kernel's mark stays.
+    // As after a crash: the kernel's mark stays, and the machine was started again.
     need::run(Command::new("umount").arg(&merged));
+    let record = merged.parent().unwrap().join("container.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let before = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    assert_ne!(before, text);
+    fs::write(&record, before).unwrap();
     let said = store.fails(["mount", &container]);
     assert!(said.contains("volatile"), "{said}");
     store.ok(["rm", &container]);

@@ -231,6 +231,9 @@ impl Reading {
                 Word::Dir(..) => {
                     let Some(at) = self.walk(parent, false, &mut walk)? else { continue };
                     let path = format!("{at}/{name}");
+                    if walk.lower.contains(&path) {
+                        return Err(Why::Open("by way of the symlink that it replaces"));
+                    }
                     if !self.is_dir(&path) {
                         self.remove(&path);
                     }

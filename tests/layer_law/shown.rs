@@ -55,7 +55,7 @@ pub(crate) fn merged(tree: &overlay2::merged::Tree) -> Vec<String> {
     let root = (String::new(), tree.metadata("/").unwrap());
     let beneath = tree.walk("/").unwrap().map(|entry| {
         let entry = entry.unwrap();
-        (format!("/{}", entry.path().to_str().unwrap()), entry.metadata().clone())
+        (format!("/{}", entry.path().to_str().unwrap()), *entry.metadata())
     });
     for (path, metadata) in [root].into_iter().chain(beneath) {
         let at = if path.is_empty() { Path::new("/") } else { Path::new(&path) };
