@@ -82,3 +82,43 @@ fn deep_layers_are_looked_into() {
         assert_eq!(summary.entries, 300 + 29 + 29);
     });
 }
+
+#[test]
+fn e16_a_deep_changeset_is_applied_and_written_again() {
+    let test = "changeset::tests::deep::e16_a_deep_changeset_is_applied_and_written_again";
+    with_few_descriptors(test, || {
+        const DEPTH: usize = 1_500;
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut path = Vec::new();
+        for level in 0..DEPTH {
+            path.extend_from_slice(b"dir/");
+            builder.append_pax_extensions([("path", &*path)]).unwrap();
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(if level % 2 == 0 { 0o700 } else { 0o750 });
+            header.set_mtime(level as u64);
+            header.set_size(0);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+        }
+        let bytes = builder.into_inner().unwrap();
+        let scratch = Scratch(tempfile::tempdir().unwrap());
+        let (layer, side) = ["layer", "side"].map(|name| make(scratch.0.path(), name, &[])).into();
+        let mut options = ApplyOptions::new(Namespace::User);
+        options.ownership = Ownership::Recorded;
+        options.limits.depth = DEPTH;
+        options.side = Some(&side);
+        let applied = apply(&*bytes, &layer, &options).unwrap();
+        assert_eq!((applied.entries, applied.inodes), (DEPTH as u64, 1 + DEPTH as u64));
+        let mut at = layer.try_clone().unwrap();
+        for level in 0..DEPTH {
+            at = at.child(b"dir").unwrap();
+            let stat = at.stat_self().unwrap();
+            let mode = if level % 2 == 0 { 0o700 } else { 0o750 };
+            assert_eq!((stat.st_mode & 0o777, stat.st_mtime), (mode, level as i64), "{level}");
+        }
+        let mut again = Vec::new();
+        reassemble(&layer, &side, &mut again, "test", Watch::new()).unwrap();
+        assert!(again == bytes);
+    });
+}
