@@ -130,9 +130,9 @@ pub use digest::{ChainId, DiffId, Digest, Hashing};
 #[cfg(feature = "bundle")]
 pub use driver::Bundle;
 pub use driver::{
-    AppliedLayer, Base, Container, ContainerTree, Driver, DriverOptions, Hidden, HiddenBy,
-    LayerOrigin, LayerSays, LayerSummary, MountPoint, MountedContainer, MountedView, Provenance,
-    ReadTree, Usage, UsageRow,
+    AppliedLayer, Base, Container, ContainerTree, CreateOptions, Driver, DriverOptions, Hidden,
+    HiddenBy, LayerOrigin, LayerSays, LayerSummary, MountPoint, MountedContainer, MountedView,
+    Provenance, ReadTree, TornUpper, Usage, UsageRow,
 };
 #[cfg(feature = "image")]
 pub use driver::{

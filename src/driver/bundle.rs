@@ -50,7 +50,7 @@ impl Driver {
     /// [`ErrorKind::NotFound`] for a user who has no account there.
     pub fn bundle(&self, container: &str, process: &Process) -> Result<Bundle> {
         let record = self.store.find_container(container)?;
-        let mounted = self.mounts_of(&record.id)?.pop().map(|entry| entry.target);
+        let mounted = self.mounts_of(&record)?.pop().map(|entry| entry.target);
         let root = mounted.ok_or_else(|| {
             let what = format!("container {container} is not mounted");
             Error::new(ErrorKind::InvalidInput, what).hint("mount it first")

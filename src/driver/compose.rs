@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use super::Driver;
 use crate::digest::ChainId;
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::Ownership;
 use crate::format::lookup::{Redirects, Stack};
 use crate::format::override_stat::{self, OverrideStat};
 use crate::inode::Inode;
-use crate::store::{LayerKey, LeasedChain, Staging};
+use crate::mount::{self, Showing};
+use crate::store::{LayerKey, LeasedChain, StackEntry, Staging};
 use crate::sys::{Dir, inode_io};
 
 /// The directories of a chain.
@@ -51,29 +52,68 @@ pub(super) struct Kept {
     _lease: Option<LeasedChain>,
 }
 
+/// Finds the directories that stand for a stack, given topmost first.
+///
+/// A diff that stands in it more than once is mounted once, where it is topmost: what is on top
+/// repeats all that the lower one says, and the kernel refuses one directory twice. Below an opaque
+/// root nothing is mounted: the kernel does not look at that mark.
+pub(super) fn composed<'a>(stack: impl IntoIterator<Item = &'a StackEntry>) -> Composed {
+    let mut composed = Composed::default();
+    let mut seen = HashSet::new();
+    for entry in stack {
+        let key = entry.layer();
+        if entry.explicit_root {
+            composed.root.get_or_insert(key);
+        }
+        if seen.insert(key) {
+            composed.hidden.last_mut().unwrap_or(&mut composed.layers).push(key);
+        }
+        if entry.opaque_root {
+            composed.hidden.push(Vec::new());
+        }
+    }
+    composed
+}
+
 impl Driver {
     /// Finds the directories that stand for a chain.
-    ///
-    /// A diff that stands in it more than once is mounted once, where it is topmost: what is on top
-    /// repeats all that the lower one says, and the kernel refuses one directory twice. Below an
-    /// opaque root nothing is mounted: the kernel does not look at that mark.
     pub(super) fn compose(&self, chain: Option<&ChainId>) -> Result<Composed> {
-        let mut composed = Composed::default();
-        let Some(chain) = chain else { return Ok(composed) };
-        let mut seen = HashSet::new();
-        for entry in self.store.stack(chain)? {
-            let key = entry.layer();
-            if entry.explicit_root {
-                composed.root.get_or_insert(key);
-            }
-            if seen.insert(key) {
-                composed.hidden.last_mut().unwrap_or(&mut composed.layers).push(key);
-            }
-            if entry.opaque_root {
-                composed.hidden.push(Vec::new());
+        let Some(chain) = chain else { return Ok(Composed::default()) };
+        Ok(composed(&self.store.stack(chain)?))
+    }
+
+    /// Fails where a mount shows a layer that would go with `chain`, which is to be removed as `what`.
+    /// Mounts of containers keep their chain by themselves; this is for those of others.
+    pub(super) fn refuse_shown(&self, chain: &ChainId, what: &str) -> Result<()> {
+        let keys = |chain: &ChainId| -> Result<HashSet<String>> {
+            Ok(self.store.stack(chain)?.iter().map(|entry| entry.layer().to_string()).collect())
+        };
+        // One that is broken or not there is for the removal itself to judge.
+        let Ok(mut names) = keys(chain) else { return Ok(()) };
+        if mount::showing(&names).is_none() {
+            return Ok(());
+        }
+        // Those that stay are no matter.
+        for other in self.store.chains()? {
+            if !self.goes_with(&other, chain)? {
+                let kept = keys(&other)?;
+                names.retain(|name| !kept.contains(name));
             }
         }
-        Ok(composed)
+        let Some(Showing { target, process, name, .. }) = mount::showing(&names) else {
+            return Ok(());
+        };
+        let seen_by = process.map(|id| format!(" for process {id}")).unwrap_or_default();
+        let target = target.display();
+        let message =
+            format!("{what} is in use: layer {name} is shown by the mount at {target}{seen_by}");
+        Err(Error::new(ErrorKind::InUse, message).hint("unmount that first"))
+    }
+
+    /// Whether `other` is a part of `chain` from its bottom up that nothing keeps but what is above.
+    fn goes_with(&self, other: &ChainId, chain: &ChainId) -> Result<bool> {
+        let (part, whole) = (self.store.stack(other)?, self.store.stack(chain)?);
+        Ok(whole.ends_with(&part) && !self.store.is_pinned(other)?)
     }
 
     /// The attributes of a chain's root directory.
@@ -107,9 +147,12 @@ impl Driver {
     /// where the topmost layer does not.
     pub(super) fn open_chain(&self, chain: Option<&ChainId>) -> Result<Opened> {
         let lease = self.keep(chain)?;
-        let composed = self.compose(chain)?;
-        let mut layers = self.open_layers(&composed)?;
-        let root = match self.root_on_top(&composed) {
+        self.open_composed(&self.compose(chain)?, lease)
+    }
+
+    fn open_composed(&self, composed: &Composed, lease: Option<LeasedChain>) -> Result<Opened> {
+        let mut layers = self.open_layers(composed)?;
+        let root = match self.root_on_top(composed) {
             // Nothing can be made in a store that is only read.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
             other => other?,
@@ -152,7 +195,23 @@ impl Below {
             Some(chain) => driver.open_chain(Some(chain))?,
             None => driver.open_below(None)?,
         };
+        Ok(Self::from(driver, layers, kept))
+    }
+
+    /// Opens the tree of layers, given topmost first, that the caller keeps.
+    pub(super) fn of<'a>(
+        driver: &Driver,
+        stack: impl ExactSizeIterator<Item = &'a StackEntry>,
+    ) -> Result<Self> {
+        let Opened { layers, kept } = match stack.len() {
+            0 => driver.open_below(None)?,
+            _ => driver.open_composed(&composed(stack), None)?,
+        };
+        Ok(Self::from(driver, layers, kept))
+    }
+
+    fn from(driver: &Driver, layers: Vec<Dir>, kept: Kept) -> Self {
         let stack = Stack::new(layers, driver.store.namespace(), Redirects::Follow);
-        Ok(Self { stack, _kept: kept })
+        Self { stack, _kept: kept }
     }
 }

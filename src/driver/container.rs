@@ -1,5 +1,6 @@
 //! Containers: made, listed, found, removed.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -9,7 +10,7 @@ use super::Driver;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Inode;
-use crate::mount::{self, MountEntry};
+use crate::mount::{self, MountEntry, Syncing};
 use crate::store::{ContainerBase, ContainerId, ContainerLock, ContainerRecord, NewContainer};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, inode_io};
@@ -42,6 +43,17 @@ impl From<ChainId> for Base {
     }
 }
 
+/// How a container is made.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// Its name, by docker's rule `[a-zA-Z0-9][a-zA-Z0-9_.-]*`; one is made up where there is none.
+    pub name: Option<String>,
+    /// Whether what is written in it survives a crash: each of its mounts is `volatile` where it
+    /// need not.
+    pub syncing: Syncing,
+}
+
 /// A container, as a list shows it.
 #[non_exhaustive]
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +72,10 @@ pub struct Container {
     pub created: String,
     /// Where it is mounted.
     pub mounted: Option<PathBuf>,
+    /// It was mounted when the machine stopped: that mount is lost.
+    pub lost: bool,
+    /// That mount was `volatile`, so that files may be torn: see [`Driver::recover`].
+    pub torn: bool,
 }
 
 impl Driver {
@@ -69,17 +85,26 @@ impl Driver {
     /// [`ErrorKind::NotFound`] where there is no such image or chain;
     /// [`ErrorKind::AlreadyExists`] where the name is taken.
     pub fn create(&self, base: &Base, name: Option<&str>) -> Result<Container> {
-        let (base, chain) = match base {
+        let name = name.map(str::to_owned);
+        self.create_with(base, &CreateOptions { name, ..CreateOptions::default() })
+    }
+
+    /// Makes a container as `options` say.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_with(&self, base: &Base, options: &CreateOptions) -> Result<Container> {
+        let base = match base {
             Base::Image(text) => {
-                let record = self.store.find_image(text)?.record;
-                (ContainerBase::Image { id: record.id, name: text.clone() }, record.chain)
+                ContainerBase::Image { id: self.store.image_id(text)?, name: text.clone() }
             }
-            Base::Chain(chain) => (ContainerBase::Chain(*chain), Some(*chain)),
+            Base::Chain(chain) => ContainerBase::Chain(*chain),
         };
-        let composed = self.compose(chain.as_ref())?;
-        let root = self.root_of(&composed)?;
-        let new = NewContainer { name, base, upper_mode: 0o755 };
+        let (name, volatile) = (options.name.as_deref(), options.syncing == Syncing::Volatile);
+        let new = NewContainer { name, base, upper_mode: 0o700, volatile };
         let staged = self.store.stage_container(&new)?;
+        let composed = self.compose(staged.record().chain.as_ref())?;
+        let root = self.root_of(&composed)?;
         give_root(&staged.upper()?, &root)?;
         let lock = staged.commit()?;
         Ok(container(lock.record(), None))
@@ -90,14 +115,26 @@ impl Driver {
     /// # Errors
     /// As the operating system has them.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        let mounts = mount::overlays()?;
+        let table: Option<HashMap<PathBuf, MountEntry>> = match mount::overlays() {
+            Ok(mounts) => {
+                let upper = |entry: MountEntry| Some((entry.upper.clone()?, entry));
+                Some(mounts.into_iter().filter_map(upper).collect())
+            }
+            // Without /proc.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
         let mut records = self.store.containers()?;
         records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
-        let shown = records.iter().map(|record| {
-            let upper = self.upper_path(&record.id);
-            container(record, mounts.iter().rfind(|entry| entry.upper.as_ref() == Some(&upper)))
-        });
-        Ok(shown.collect())
+        let mut shown = Vec::with_capacity(records.len());
+        for record in &records {
+            let mounted = match &table {
+                Some(table) => table.get(&self.upper_path(&record.id)).cloned(),
+                None => self.recorded_mounts(record)?.pop(),
+            };
+            shown.push(container(record, mounted.as_ref()));
+        }
+        Ok(shown)
     }
 
     /// One container, by its name, its ID or the beginning of its ID.
@@ -106,21 +143,22 @@ impl Driver {
     /// [`ErrorKind::NotFound`].
     pub fn container(&self, text: &str) -> Result<Container> {
         let record = self.store.find_container(text)?;
-        let mounted = self.mounts_of(&record.id)?;
+        let mounted = self.mounts_of(&record)?;
         Ok(container(&record, mounted.last()))
     }
 
     /// Removes a container with all that was changed in it, and frees the space.
     ///
-    /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
+    /// It is gone in one step; where its files cannot be deleted now, opening the store again frees
+    /// the space.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted, or another process is busy with it.
     pub fn remove_container(&self, text: &str, watch: Watch<'_>) -> Result<()> {
         let mut lock = self.lock(text)?;
         self.refuse_mounted(&mut lock)?;
-        lock.remove()?;
-        self.empty_trash(watch)
+        watch.check()?;
+        lock.remove_and_delete()
     }
 
     /// Frees the space of what was removed.
@@ -130,19 +168,32 @@ impl Driver {
 
     /// A container, held alone.
     pub(super) fn lock(&self, text: &str) -> Result<ContainerLock> {
-        let record = self.store.find_container(text)?;
-        self.store.lock_container(&record.id)?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InUse,
-                format!("container {} is held by another process", record.name),
-            )
-            .hint("it is being mounted, committed or removed, or held mounted, at this moment")
-        })
+        self.store.lock_container_called(text)
     }
 
     /// The overlays that write to a container's UpperDir.
-    pub(super) fn mounts_of(&self, id: &ContainerId) -> Result<Vec<MountEntry>> {
-        mount::with_upper(&self.upper_path(id))
+    pub(super) fn mounts_of(&self, record: &ContainerRecord) -> Result<Vec<MountEntry>> {
+        match mount::with_upper(&self.upper_path(&record.id)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.recorded_mounts(record),
+            other => other,
+        }
+    }
+
+    /// The same without `/proc`: what is mounted at the container's own directory, and where it was
+    /// written down.
+    fn recorded_mounts(&self, record: &ContainerRecord) -> Result<Vec<MountEntry>> {
+        let own = self.store.container_path(&record.id).join("merged");
+        let state = record.mount.as_ref();
+        let recorded = state.and_then(|state| state.target.clone()).filter(|path| *path != own);
+        let mut mounts = Vec::new();
+        for target in recorded.into_iter().chain([own]) {
+            if mount::is_mounted_at(&target)? {
+                let volatile = state.is_some_and(|state| state.volatile);
+                let upper = Some(self.upper_path(&record.id));
+                mounts.push(MountEntry { target, upper, volatile });
+            }
+        }
+        Ok(mounts)
     }
 
     pub(super) fn upper_path(&self, id: &ContainerId) -> PathBuf {
@@ -165,7 +216,11 @@ impl Driver {
     }
 
     /// A container's UpperDir, to be read.
+    ///
+    /// Fails where it was mounted `volatile` when the machine stopped.
     pub(super) fn upper(&self, record: &ContainerRecord) -> Result<Dir> {
+        let work = self.store.container_path(&record.id).join("work");
+        self.refuse_torn(record, &Dir::open_ambient(work)?)?;
         Dir::open_ambient(self.upper_path(&record.id))
     }
 }
@@ -187,12 +242,18 @@ pub(super) fn give_root(upper: &Dir, root: &Inode) -> Result<()> {
             Err(error) => return Err(error).during("set attributes of", "UpperDir"),
         }
     }
-    inode_io::chmod(target, root.mode).during("set mode of", "UpperDir")?;
+    if own.st_mode & 0o7777 != root.mode {
+        inode_io::chmod(target, root.mode).during("set mode of", "UpperDir")?;
+    }
     inode_io::set_times(target, root.mtime, root.mtime).during("set times of", "UpperDir")
 }
 
 fn container(record: &ContainerRecord, mounted: Option<&MountEntry>) -> Container {
+    let lost = record.mount.as_ref().filter(|_| mounted.is_none());
+    let lost = lost.filter(|state| state.boot_id != super::mount::boot_id());
     Container {
+        lost: lost.is_some(),
+        torn: lost.is_some_and(|state| state.volatile),
         id: record.id.to_string(),
         name: record.name.clone(),
         image: record.image_name.clone(),

@@ -162,9 +162,13 @@ impl Driver {
     /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
     ///
     /// # Errors
-    /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, which the message
-    /// names.
+    /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, or a mount that
+    /// something else made shows a layer that only it uses; the message names them.
     pub fn remove_image(&self, image: &str, watch: Watch<'_>) -> Result<RemovedImage> {
+        let found = self.store.find_image(image)?;
+        if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
+            self.refuse_shown(chain, &format!("image {image}"))?;
+        }
         let removed = self.store.remove_image(image)?;
         self.empty_trash(watch)?;
         Ok(removed)

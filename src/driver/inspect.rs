@@ -124,7 +124,7 @@ impl Driver {
 
     fn inspect_container(&self, record: &ContainerRecord) -> Result<Inspection> {
         let own = self.store.container_path(&record.id);
-        let mounted = self.mounts_of(&record.id)?.pop().map(|entry| entry.target);
+        let mounted = self.mounts_of(record)?.pop().map(|entry| entry.target);
         let composed = self.compose(record.chain.as_ref())?;
         let layers = match &record.chain {
             Some(chain) => self.store.stack(chain)?.iter().rev().map(|e| e.diff_id).collect(),

@@ -11,7 +11,7 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
     FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, RecordTime, Reserved,
-    Retention, Staging,
+    Retention, StackEntry, Staging,
 };
 use crate::watch::Watch;
 
@@ -119,8 +119,9 @@ impl Driver {
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where a container, an image or another chain stands on it, which the
-    /// message names.
+    /// message names, or a mount that something else made shows a layer of it.
     pub fn remove_layer(&self, chain: &ChainId, watch: Watch<'_>) -> Result<()> {
+        self.refuse_shown(chain, &format!("chain {chain}"))?;
         self.store.remove_chain(chain)?;
         self.empty_trash(watch)
     }
@@ -159,7 +160,7 @@ impl Driver {
     }
 
     /// Puts layers, lowest first, on top of `parent`. Where what a layer takes for granted does
-    /// not hold there, a variant of it is made.
+    /// not hold there, a variant of it is made. All chains are added together, which syncs once.
     pub(super) fn stack_up(
         &self,
         parent: Option<LeasedChain>,
@@ -167,58 +168,50 @@ impl Driver {
         retention: Retention,
         watch: Watch<'_>,
     ) -> Result<LeasedChain> {
-        let mut top = parent;
-        // Layers that are right on any stack are added together, which syncs once; before one that
-        // may not be, what lies below it has to stand.
-        let (mut at, mut start) = (0, 0);
+        // The layers below the one at hand, lowest first, as their chain would hold them: it does
+        // not stand yet.
+        let mut chain = parent.as_ref().map(LeasedChain::chain);
+        let stack = chain.as_ref().map(|chain| self.store.stack(chain)).transpose()?;
+        let mut below = stack.unwrap_or_default();
+        below.reverse();
         // A chain on a variant keeps the layer it was made from as well, so that one must not go
         // before the chain stands.
         let mut bases = Vec::new();
-        while let Some(layer) = layers.get_mut(at) {
+        for layer in layers.iter_mut() {
             let record = layer.record()?;
-            if !record.assumptions.is_empty() {
-                if start < at {
-                    top = Some(self.store.add_chain(
-                        top.as_ref(),
-                        layers.get(start..at).unwrap_or_default(),
-                        Retention::WhileUsed,
-                    )?);
-                    start = at;
-                }
-                if let Some(layer) = layers.get_mut(at)
-                    && let Some(variant) = self.variant(top.as_ref(), layer, &record, watch)?
-                {
-                    bases.push(std::mem::replace(layer, variant));
-                }
+            let next = match &chain {
+                Some(chain) => chain.extend(&record.diff_id),
+                None => ChainId::of_base(&record.diff_id),
+            };
+            if !record.assumptions.is_empty()
+                && let Some(variant) = self.variant(next, &below, layer, &record, watch)?
+            {
+                bases.push(std::mem::replace(layer, variant));
             }
-            at += 1;
+            below.push(StackEntry::of_layer(layer.key(), &record));
+            chain = Some(next);
         }
-        if let Some(rest) = layers.get(start..).filter(|rest| !rest.is_empty()) {
-            top = Some(self.store.add_chain(top.as_ref(), rest, retention)?);
-        }
-        top.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no layer to stack"))
+        self.store.add_chain(parent.as_ref(), layers, retention)
     }
 
-    /// The layer as it must be on top of `parent`; `None` where it is right as it is.
+    /// The layer as it must be as the topmost of `chain`, on top of the layers `below`; `None` where
+    /// it is right as it is.
     fn variant(
         &self,
-        parent: Option<&LeasedChain>,
+        chain: ChainId,
+        below: &[StackEntry],
         layer: &LeasedLayer,
         record: &LayerRecord,
         watch: Watch<'_>,
     ) -> Result<Option<LeasedLayer>> {
         // Below an opaque root nothing shows, and nothing is mounted.
-        let shown = parent.filter(|_| !record.opaque_root).map(LeasedChain::chain);
-        let below = Below::open(self, shown)?;
+        let shown = if record.opaque_root { &[] } else { below };
+        let below = Below::of(self, shown.iter().rev())?;
         let base = layer.open()?;
         let assumptions = &record.assumptions;
         if changeset::assumptions_hold(&base, assumptions, &below.stack)? {
             return Ok(None);
         }
-        let chain = match parent {
-            Some(parent) => parent.chain().extend(&record.diff_id),
-            None => ChainId::of_base(&record.diff_id),
-        };
         let key = LayerKey::Chain(chain);
         let reservation = match self.store.reserve(&key, &watch)? {
             Reserved::Ready(layer) => return Ok(Some(layer)),

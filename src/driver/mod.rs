@@ -29,7 +29,7 @@ mod which;
 pub use bundle::Bundle;
 #[cfg(feature = "image")]
 pub use commit::CommitOptions;
-pub use container::{Base, Container};
+pub use container::{Base, Container, CreateOptions};
 #[cfg(feature = "image")]
 pub use image::{HistoryStep, ImageSummary, WastedStep};
 #[cfg(feature = "image")]
@@ -37,7 +37,7 @@ pub use inspect::{GraphDriver, GraphDriverData, Inspection, RootFs, State};
 pub use layer::{AppliedLayer, LayerSummary};
 #[cfg(feature = "image")]
 pub use load::{LoadOptions, LoadedImage};
-pub use mount::{MountPoint, MountedContainer, MountedView};
+pub use mount::{MountPoint, MountedContainer, MountedView, TornUpper};
 #[cfg(feature = "image")]
 pub use save::{ArchiveFormat, SaveOptions};
 pub use tree::{ContainerTree, ReadTree};
@@ -107,18 +107,12 @@ impl Driver {
     /// As [`Store::open`].
     pub fn open_with(root: impl AsRef<Path>, options: &DriverOptions) -> Result<Self> {
         let root = root.as_ref();
-        let mut how = StoreOptions {
+        let how = StoreOptions {
             durability: options.durability,
             namespace: options.namespace,
             access: options.access,
         };
-        if how.namespace.is_none() {
-            how.namespace = Store::namespace_of(root)?;
-        }
-        if how.namespace.is_none() {
-            how.namespace = Some(probe::default_namespace());
-        }
-        let store = Store::open(root, &how)?;
+        let store = Store::open_or_make(root, &how, Some(probe::default_namespace))?;
         let ownership = match options.ownership {
             Some(ownership) => ownership,
             None if probe::can_chown()? => Ownership::Exact,

@@ -1,6 +1,7 @@
 //! Containers mounted and unmounted.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -8,10 +9,9 @@ use super::Driver;
 use super::container::Base;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{self, Layer, MountAccess, MountOptions, Mounted, Parts, Syncing, Upper};
-use crate::store::{ContainerLock, LayerKey, MountState, Staging};
+use crate::store::{ContainerLock, ContainerRecord, LayerKey, MountState, Staging};
 use crate::sys::Dir;
-use crate::sys::durable::Durability;
-use crate::sys::remove::remove_tree;
+use crate::sys::remove::{empty_directory, remove_tree};
 
 /// A container that is mounted at a directory, where it stays when the process ends.
 #[non_exhaustive]
@@ -28,8 +28,7 @@ pub struct MountedContainer {
     /// Taken when this is dropped.
     mounted: Option<Mounted>,
     lock: ContainerLock,
-    /// What is done for it at the end, where it was mounted volatile.
-    volatile: Option<Durability>,
+    volatile: bool,
 }
 
 /// A stack that is mounted read-only for whoever holds this.
@@ -38,6 +37,15 @@ pub struct MountedView {
     mounted: Mounted,
     /// What the root looks like where no layer on top says so.
     _root: Option<Staging>,
+}
+
+/// What becomes of an UpperDir whose `volatile` mount was not unmounted in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TornUpper {
+    /// It is used as it is, with files that may be empty or half written.
+    Accept,
+    /// What the container changed is thrown away: it is again as it was made.
+    Discard,
 }
 
 impl MountedContainer {
@@ -54,9 +62,9 @@ impl MountedContainer {
 impl Drop for MountedContainer {
     fn drop(&mut self) {
         self.mounted = None;
-        if let Some(durability) = self.volatile {
+        if self.volatile {
             // Where this fails, the next to mount it does it.
-            let _ = forget_mount(&mut self.lock, durability);
+            let _ = forget_mount(&mut self.lock);
         }
     }
 }
@@ -86,6 +94,7 @@ impl Driver {
     ) -> Result<MountPoint> {
         let mut lock = self.lock(container)?;
         self.refuse_mounted(&mut lock)?;
+        let options = &of_container(&lock, options);
         let target = match target {
             Some(target) => std::fs::canonicalize(target).during("find mount point", target)?,
             None => lock.merged_path(),
@@ -108,16 +117,16 @@ impl Driver {
     ) -> Result<MountedContainer> {
         let mut lock = self.lock(container)?;
         self.refuse_mounted(&mut lock)?;
+        let options = &of_container(&lock, options);
         let volatile = options.syncing == Syncing::Volatile;
         let mounted = match volatile {
             // Its mark outlives the process, and so must what is known of it.
             true => self.mount_noted(&mut lock, None, options, Ok),
-            false => refuse_torn(&lock.work()?).and_then(|()| self.mount_locked(&lock, options)),
+            false => self.ready(&lock, options).and_then(|()| self.mount_locked(&lock, options)),
         };
         let mounted =
             mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
-        let durability = volatile.then(|| self.store.durability());
-        Ok(MountedContainer { mounted: Some(mounted), lock, volatile: durability })
+        Ok(MountedContainer { mounted: Some(mounted), lock, volatile })
     }
 
     /// Mounts a container and does `then` with it; what is known of the mount is written down
@@ -129,7 +138,7 @@ impl Driver {
         options: &MountOptions,
         then: impl FnOnce(Mounted) -> Result<T>,
     ) -> Result<T> {
-        refuse_torn(&lock.work()?)?;
+        self.ready(lock, options)?;
         let state = MountState {
             target,
             boot_id: boot_id(),
@@ -137,10 +146,10 @@ impl Driver {
             volatile: options.syncing == Syncing::Volatile,
             read_only: options.access == MountAccess::ReadOnly,
         };
-        lock.update(|record| record.mount = Some(state))?;
+        lock.set_mount(Some(state))?;
         self.mount_locked(lock, options).and_then(then).inspect_err(|_| {
             // Where this fails too, the next to mount it does it.
-            let _ = forget_mount(lock, self.store.durability());
+            let _ = forget_mount(lock);
         })
     }
 
@@ -156,15 +165,10 @@ impl Driver {
         // Kept while its layers are opened; the mount keeps them from then on.
         let _lease = chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
         let composed = self.compose(chain.as_ref())?;
-        let mut dirs = self.open_layers(&composed)?;
-        let mut paths = self.paths(&composed.layers);
         let root = self.root_on_top(&composed)?;
-        if let Some(root) = &root {
-            dirs.insert(0, root.dir().try_clone().during("duplicate", "directory")?);
-            paths.insert(0, PathBuf::from("root"));
-        }
+        let extra = root.as_ref().map(|root| Layer { dir: root.dir(), path: Path::new("root") });
         let options = MountOptions { access: MountAccess::ReadOnly, ..Default::default() };
-        let mounted = self.act(&dirs, &paths, None, &options)?;
+        let mounted = self.act(extra, &composed.layers, None, &options)?;
         Ok(MountedView { mounted, _root: root })
     }
 
@@ -175,7 +179,7 @@ impl Driver {
     /// in it.
     pub fn unmount(&self, container: &str) -> Result<()> {
         let mut lock = self.lock(container)?;
-        let mounts = self.mounts_of(&lock.record().id)?;
+        let mounts = self.mounts_of(lock.record())?;
         let recorded = lock.record().mount.clone();
         if mounts.is_empty() && recorded.is_none() {
             return Err(Error::new(
@@ -187,10 +191,62 @@ impl Driver {
         for entry in mounts.iter().rev() {
             mount::unmount(&entry.target)?;
         }
-        if volatile {
-            settle(&lock, self.store.durability())?;
+        if volatile && recorded.is_none() {
+            // Somebody else mounted it so.
+            take_mark(&lock.work()?)?;
         }
-        forget_mount(&mut lock, self.store.durability())
+        forget_mount(&mut lock)
+    }
+
+    /// Makes a container usable again that was mounted `volatile` when the machine stopped. It is no
+    /// error where nothing is torn: what is not synced is synced then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where it is mounted.
+    pub fn recover(&self, container: &str, torn: TornUpper) -> Result<()> {
+        let mut lock = self.lock(container)?;
+        self.refuse_mounted(&mut lock)?;
+        let is_torn = self.refuse_torn(lock.record(), &lock.work()?).is_err();
+        if is_torn && torn == TornUpper::Discard {
+            let upper = lock.upper()?;
+            empty_directory(&upper).during("empty", "UpperDir")?;
+            let composed = self.compose(lock.record().chain.as_ref())?;
+            super::container::give_root(&upper, &self.root_of(&composed)?)?;
+        }
+        self.settle(&lock)
+    }
+
+    /// Makes durable what volatile mounts left unsynced, and takes away all that tells of it.
+    fn settle(&self, lock: &ContainerLock) -> Result<()> {
+        let work = lock.work()?;
+        self.store.durability().sync_file_system(&work).during("sync", "UpperDir")?;
+        take_mark(&work)?;
+        lock.set_unsynced(None)
+    }
+
+    /// Fails where a container is torn; where it is to be mounted as usual, syncs first what earlier
+    /// volatile mounts left.
+    fn ready(&self, lock: &ContainerLock, options: &MountOptions) -> Result<()> {
+        let unsynced = self.refuse_torn(lock.record(), &lock.work()?)?;
+        match unsynced && options.syncing == Syncing::Normal {
+            true => self.settle(lock),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails where what a volatile mount wrote may be torn: the machine stopped before it was
+    /// synced. Tells whether there is something that is not synced, though it is whole.
+    pub(super) fn refuse_torn(&self, record: &ContainerRecord, work: &Dir) -> Result<bool> {
+        let unsynced = self.store.unsynced(record)?;
+        if unsynced.as_ref().is_some_and(|state| state.boot_id != boot_id()) {
+            return Err(torn(&record.name));
+        }
+        let mounted = record.mount.as_ref();
+        let alive = mounted.is_some_and(|state| state.volatile && state.boot_id == boot_id());
+        if !alive && has_mark(work)? {
+            return Err(torn(&record.name));
+        }
+        Ok(unsynced.is_some())
     }
 
     /// Fails where a container is mounted; a record of a mount that is gone is taken away.
@@ -202,7 +258,7 @@ impl Driver {
             Err(Error::new(ErrorKind::InUse, message)
                 .hint(format!("unmount it first: overlay2 unmount {name}")))
         };
-        if let Some(entry) = self.mounts_of(&lock.record().id)?.last() {
+        if let Some(entry) = self.mounts_of(lock.record())?.last() {
             return refuse(&entry.target, "");
         }
         let Some(state) = lock.record().mount.clone() else { return Ok(()) };
@@ -214,73 +270,103 @@ impl Driver {
         {
             return refuse(&target, " in another mount namespace");
         }
-        forget_mount(lock, self.store.durability())
+        forget_mount(lock)
     }
 
     fn mount_locked(&self, lock: &ContainerLock, options: &MountOptions) -> Result<Mounted> {
         let (upper, work) = (lock.upper()?, lock.work()?);
         let composed = self.compose(lock.record().chain.as_ref())?;
-        let mut dirs = self.open_layers(&composed)?;
-        let mut paths = self.paths(&composed.layers);
         let own = self.store.container_path(&lock.record().id);
-        if dirs.is_empty() {
-            // Overlayfs wants a lower layer, and there is none.
-            match lock.dir().make_dir(b"empty", 0o755) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).during("create directory", "empty"),
-            }
-            dirs.push(lock.dir().child(b"empty").during("open directory", "empty")?);
-            paths.push(own.join("empty"));
-        }
+        // Overlayfs wants a lower layer; where there is none, an empty one.
+        let empty = match composed.layers.is_empty() {
+            true => Some(empty_layer(lock)?),
+            false => None,
+        };
+        let empty_path = own.join("empty");
+        let extra = empty.as_ref().map(|dir| Layer { dir, path: &empty_path });
         let (upper_path, work_path) = (own.join("upper"), own.join("work"));
         let written = Upper {
             upper: Layer { dir: &upper, path: &upper_path },
             work: Layer { dir: &work, path: &work_path },
         };
-        self.act(&dirs, &paths, Some(written), options)
+        self.act(extra, &composed.layers, Some(written), options)
     }
 
+    /// Mounts `layers`, topmost first, with one more on top of them where there is `extra`.
     fn act(
         &self,
-        dirs: &[Dir],
-        paths: &[PathBuf],
+        extra: Option<Layer<'_>>,
+        layers: &[LayerKey],
         upper: Option<Upper<'_>>,
         options: &MountOptions,
     ) -> Result<Mounted> {
         let namespace = self.store.namespace();
-        let parts = Parts { layers: dirs.len(), upper: upper.is_some(), namespace };
-        let plan = mount::plan(parts, options)?;
-        let layers: Vec<_> =
-            dirs.iter().zip(paths).map(|(dir, path)| Layer { dir, path }).collect();
-        plan.mount(&layers, upper)
-    }
-
-    fn paths(&self, layers: &[LayerKey]) -> Vec<PathBuf> {
-        layers.iter().map(|key| self.store.layer_path(key)).collect()
+        let count = layers.len() + usize::from(extra.is_some());
+        let plan =
+            mount::plan(Parts { layers: count, upper: upper.is_some(), namespace }, options)?;
+        let mut extra = extra;
+        let mut keys = layers.iter();
+        let open = |_| {
+            if let Some(Layer { dir, path }) = extra.take() {
+                let dir = dir.try_clone().during("duplicate", path)?;
+                return Ok((dir, path.to_owned()));
+            }
+            let key = keys.next();
+            let key = key.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no such layer"))?;
+            Ok((self.store.open_layer(key)?, self.store.layer_path(key)))
+        };
+        plan.mount_each(open, upper)
     }
 }
 
 /// Takes away what is written down of a mount that is gone.
 ///
 /// Where it was volatile, and the machine has run ever since, nothing was lost: whether it was
-/// unmounted by other means, or its process died at any moment.
-fn forget_mount(lock: &mut ContainerLock, durability: Durability) -> Result<()> {
-    if lock
-        .record()
-        .mount
-        .as_ref()
-        .is_some_and(|state| state.volatile && state.boot_id == boot_id())
-    {
-        settle(lock, durability)?;
+/// unmounted by other means, or its process died at any moment. What is not synced is written down
+/// before the kernel's mark goes.
+fn forget_mount(lock: &mut ContainerLock) -> Result<()> {
+    let state = lock.record().mount.as_ref();
+    if state.is_none_or(|state| !state.volatile || state.boot_id != boot_id()) {
+        return lock.set_mount(None);
     }
-    lock.update(|record| record.mount = None)
+    lock.unmounted_unsynced()?;
+    take_mark(&lock.work()?)
 }
 
-/// After a volatile mount went in good order: what it left unsynced is synced, and the mark
-/// that would tell of a crash is taken away.
-fn settle(lock: &ContainerLock, durability: Durability) -> Result<()> {
-    let work = lock.work()?;
-    durability.sync_file_system(&work).during("sync", "UpperDir")?;
+/// The options as they are for a container that is volatile by itself.
+fn of_container(lock: &ContainerLock, options: &MountOptions) -> MountOptions {
+    match lock.record().volatile {
+        true => MountOptions { syncing: Syncing::Volatile, ..*options },
+        false => *options,
+    }
+}
+
+fn empty_layer(lock: &ContainerLock) -> Result<Dir> {
+    match lock.dir().make_dir(b"empty", 0o755) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).during("create directory", "empty"),
+    }
+    lock.dir().child(b"empty").during("open directory", "empty")
+}
+
+fn torn(container: &str) -> Error {
+    let message = format!(
+        "container {container} was mounted volatile, and the machine stopped, or something else \
+         unmounted it, before its files were synced: they may be torn"
+    );
+    Error::new(ErrorKind::Corrupt, message).hint(format!(
+        "take its files as they are: overlay2 recover --accept {container}; throw away what was \
+         changed in it: overlay2 recover --discard {container}; or remove it"
+    ))
+}
+
+/// Takes away the kernel's mark of a volatile mount.
+fn take_mark(work: &Dir) -> Result<()> {
+    // As Linux makes it: two calls. What is made otherwise is looked for and removed.
+    let usual = work.remove_file(b"work/incompat/volatile/dirty");
+    if usual.and_then(|()| work.remove_dir(b"work/incompat/volatile")).is_ok() {
+        return Ok(());
+    }
     match work.child(b"work").and_then(|work| work.child(b"incompat")) {
         Ok(marks) => remove_tree(&marks, b"volatile").during("remove", "the volatile mark"),
         Err(Errno::NOENT) => Ok(()),
@@ -288,28 +374,24 @@ fn settle(lock: &ContainerLock, durability: Durability) -> Result<()> {
     }
 }
 
-/// Fails where the kernel left the mark of a volatile mount that nobody unmounted.
-pub(super) fn refuse_torn(work: &Dir) -> Result<()> {
-    let marks = work.child(b"work").and_then(|work| work.child(b"incompat"));
-    let torn = match marks.and_then(|marks| marks.stat_if_exists(b"volatile")) {
-        Ok(found) => found.is_some(),
-        Err(Errno::NOENT | Errno::ACCESS) => false,
-        Err(error) => return Err(error).during("look at", "WorkDir"),
-    };
-    if !torn {
-        return Ok(());
+/// Whether the kernel's mark of a volatile mount is there: three names at once, none of which the
+/// container can make a symlink.
+fn has_mark(work: &Dir) -> Result<bool> {
+    match work.stat_if_exists(b"work/incompat/volatile") {
+        // The kernel's own directory in it is closed to a plain user, who cannot have mounted.
+        Err(Errno::ACCESS) => Ok(false),
+        found => Ok(found.during("look at", "WorkDir")?.is_some()),
     }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        "it was mounted volatile when the machine went down: files in it may be torn",
-    )
-    .hint("remove the container and make it again"))
 }
 
-/// Which boot of the machine this is.
-fn boot_id() -> Option<String> {
+/// Which boot of the machine this is: read once, since it does not change under a process.
+pub(super) fn boot_id() -> Option<String> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Some(boot.clone());
+    }
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned())
+    Some(BOOT.get_or_init(|| text.trim().to_owned()).clone())
 }
 
 /// The process's mount namespace.

@@ -108,7 +108,7 @@ impl Driver {
 
     fn tree_locked(&self, lock: &ContainerLock) -> Result<Tree> {
         let (upper, work) = (lock.upper()?, lock.work()?);
-        super::mount::refuse_torn(&work)?;
+        self.refuse_torn(lock.record(), &work)?;
         let composed = self.compose(lock.record().chain.as_ref())?;
         Tree::writable(self.open_layers(&composed)?, upper, work, &self.tree_options())
     }
@@ -248,6 +248,7 @@ mod tests {
             name: Some("c"),
             base: crate::store::ContainerBase::Empty,
             upper_mode: 0o755,
+            volatile: false,
         };
         drop(driver.store.create_container(&new).unwrap());
         let held = driver.tree("c").unwrap();

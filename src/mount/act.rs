@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -59,6 +59,53 @@ impl MountPlan {
                 overlay(layers, upper, list, self.options.way, attributes).map(Mounted)
             }
         }
+    }
+}
+
+impl MountPlan {
+    /// As [`mount`](Self::mount), with layers that are opened one after the other: `open` is called
+    /// with 0 for the topmost and so on, and gives each with its path. Where the kernel takes
+    /// descriptors (Linux 6.13) no more than one layer is open at a time, so that a stack of
+    /// hundreds fits a small limit of open files; else all are opened first.
+    ///
+    /// # Errors
+    /// As [`mount`](Self::mount); as `open`.
+    pub fn mount_each(
+        &self,
+        mut open: impl FnMut(usize) -> Result<(Dir, PathBuf)>,
+        upper: Option<Upper<'_>>,
+    ) -> Result<Mounted> {
+        let mut opened = Vec::new();
+        if let Kind::Overlay { upper: planned, list } = &self.kind
+            && *planned == upper.is_some()
+            && matches!(self.options.way, Way::Best | Way::Descriptors)
+            && let Ok(context) = Context::overlay()
+        {
+            let first = open(0)?;
+            match context.descriptor("lowerdir+", first.0.as_fd()) {
+                Ok(()) => {
+                    drop(first);
+                    for index in 1..self.layers {
+                        let (dir, path) = open(index)?;
+                        context
+                            .descriptor("lowerdir+", dir.as_fd())
+                            .map_err(|error| failed(&context, error).within(path.display()))?;
+                    }
+                    let attributes = attributes(self.options.restrict, self.options.access);
+                    return hand_over_upper(&context, upper)
+                        .and_then(|()| finish(&context, list, attributes))
+                        .map(Mounted)
+                        .map_err(|error| failed(&context, error));
+                }
+                // Another way, or the same error once more, with all that is said of it.
+                Err(_) => opened.push(first),
+            }
+        }
+        for index in opened.len()..self.layers {
+            opened.push(open(index)?);
+        }
+        let layers: Vec<_> = opened.iter().map(|(dir, path)| Layer { dir, path }).collect();
+        self.mount(&layers, upper)
     }
 }
 
@@ -189,14 +236,17 @@ fn overlay(
         }
     };
     configured
-        .and_then(|()| {
-            list.iter().try_for_each(|(key, value)| match value {
-                Some(value) => context.string(key, value.as_bytes()),
-                None => context.flag(key),
-            })
-        })
-        .and_then(|()| context.mount(attributes))
+        .and_then(|()| finish(&context, list, attributes))
         .map_err(|error| failed(&context, error))
+}
+
+/// Sets the options and makes the mount.
+fn finish(context: &Context, list: &List, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    list.iter().try_for_each(|(key, value)| match value {
+        Some(value) => context.string(key, value.as_bytes()),
+        None => context.flag(key),
+    })?;
+    context.mount(attributes)
 }
 
 fn first_layer(context: &Context, layers: &[Layer<'_>]) -> Result<(), Errno> {
@@ -213,6 +263,10 @@ fn hand_over(
     for layer in layers.iter().skip(1) {
         context.descriptor("lowerdir+", layer.dir.as_fd())?;
     }
+    hand_over_upper(context, upper)
+}
+
+fn hand_over_upper(context: &Context, upper: Option<Upper<'_>>) -> Result<(), Errno> {
     let Some(Upper { upper, work }) = upper else { return Ok(()) };
     context.descriptor("upperdir", upper.dir.as_fd())?;
     context.descriptor("workdir", work.dir.as_fd())

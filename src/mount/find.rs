@@ -1,10 +1,12 @@
 //! Which overlays are mounted where.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::collections::HashSet;
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
+use crate::sys::Dir;
 use crate::sys::mountinfo::{self, MountInfo};
 
 /// An overlay that the process sees mounted.
@@ -24,8 +26,28 @@ pub struct MountEntry {
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn overlays() -> Result<Vec<MountEntry>> {
-    let mounts = mountinfo::read().during("read", "/proc/self/mountinfo")?;
+    overlays_with(None)
+}
+
+fn overlays_with(word: Option<&[u8]>) -> Result<Vec<MountEntry>> {
+    let mounts = mountinfo::read(word).during("read", "/proc/self/mountinfo")?;
     Ok(mounts.into_iter().filter(|info| info.file_system == b"overlay").map(entry).collect())
+}
+
+/// Whether something is mounted at a directory; told without `/proc`, but not what it is.
+///
+/// # Errors
+/// As the operating system has them; a directory that is not there has no mount.
+pub fn is_mounted_at(target: &Path) -> Result<bool> {
+    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+        return Ok(true);
+    };
+    let found = Dir::open_ambient(parent)
+        .and_then(|dir| dir.is_mount_point(name.as_bytes()).during("look at", target));
+    match found {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        other => other,
+    }
 }
 
 /// What is mounted topmost at a directory, whatever it is; `None` where nothing is.
@@ -33,7 +55,7 @@ pub fn overlays() -> Result<Vec<MountEntry>> {
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn at(target: &Path) -> Result<Option<MountEntry>> {
-    let mounts = mountinfo::read().during("read", "/proc/self/mountinfo")?;
+    let mounts = mountinfo::read(None).during("read", "/proc/self/mountinfo")?;
     Ok(mounts.into_iter().rfind(|info| info.target == target).map(entry))
 }
 
@@ -46,7 +68,10 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>> {
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
-    let mut overlays = overlays()?;
+    // The name of its parent stands in the line as it is where nothing in it is escaped.
+    let parent = upper.parent().and_then(Path::file_name).map(OsStr::as_bytes);
+    let plain = |name: &&[u8]| name.iter().all(u8::is_ascii_alphanumeric);
+    let mut overlays = overlays_with(parent.filter(plain))?;
     overlays.retain(|entry| entry.upper.as_deref().is_some_and(|path| is_same(path, upper)));
     Ok(overlays)
 }
@@ -69,4 +94,39 @@ fn entry(info: MountInfo) -> MountEntry {
     // Linux 6.18 spells it the second way.
     let volatile = info.has("volatile") || info.has("fsync=volatile");
     MountEntry { target: info.target, upper, volatile }
+}
+
+/// A mount that shows a directory.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Showing {
+    /// Where it is mounted.
+    pub target: PathBuf,
+    /// A process that sees it, where that is in another mount namespace than the caller.
+    pub process: Option<u32>,
+    /// The one of the names asked for that it shows.
+    pub name: String,
+}
+
+/// The first mount that shows a directory on whose path one of `names` stands: an overlay with such
+/// a layer, or a bind mount of what is beneath it. Mounts in the namespaces of other processes count
+/// too, as far as the caller may read of them.
+/// Where `/proc` is not mounted, nothing is found.
+pub fn showing(names: &HashSet<String>) -> Option<Showing> {
+    let find = |table: &CStr| -> Option<(PathBuf, String)> {
+        let mounts = mountinfo::read_of(table, None).ok()?;
+        mounts.into_iter().find_map(|info| {
+            let name = info.names().find(|name| names.contains(*name))?.to_owned();
+            Some((info.target, name))
+        })
+    };
+    if let Some((target, name)) = find(c"/proc/self/mountinfo") {
+        return Some(Showing { target, process: None, name });
+    }
+    for (process, table) in mountinfo::other_tables() {
+        if let Some((target, name)) = find(&table) {
+            return Some(Showing { target, process: Some(process), name });
+        }
+    }
+    None
 }

@@ -27,6 +27,6 @@ mod plan;
 mod tests;
 
 pub use act::{Layer, Mounted, Upper, detach, unmount};
-pub use find::{MountEntry, at, overlays, with_upper};
+pub use find::{MountEntry, Showing, at, is_mounted_at, overlays, showing, with_upper};
 pub use options::{MountAccess, MountOptions, Restrictions, Syncing, Way};
 pub use plan::{MAX_LAYERS, MountPlan, Parts, plan};

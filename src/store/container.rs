@@ -7,15 +7,17 @@ use rustix::io::Errno;
 use super::container_name::{check_container_name, generated};
 use super::hold::{Attempt, Held, patience};
 use super::layout::{
-    CONTAINER_FILE, CONTAINER_NAMES, CONTAINERS, ContainerId, IMAGE_FILE, MERGED, Object, UPPER,
-    WORK,
+    CONTAINER_FILE, CONTAINER_NAMES, CONTAINERS, ContainerId, IMAGE_FILE, MERGED, MOUNT_FILE,
+    Object, TRASH, UNSYNCED_FILE, UPPER, WORK,
 };
+use super::mount_state::torn_means_gone;
 use super::record::{self, ContainerRecord, ImageRecord, RecordTime};
 use super::staging::{Published, Staged};
 use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::lock::Mode;
+use crate::sys::remove::remove_tree;
 use crate::sys::{Dir, random};
 
 /// What a container stands on.
@@ -43,6 +45,8 @@ pub struct NewContainer<'a> {
     pub base: ContainerBase,
     /// The mode of its upper directory, which becomes that of its root.
     pub upper_mode: u32,
+    /// Whether it is mounted `volatile` unless somebody says otherwise.
+    pub volatile: bool,
 }
 
 /// A container that is being made; dropping it removes it, and its name is free again.
@@ -50,6 +54,10 @@ pub struct NewContainer<'a> {
 pub struct StagedContainer {
     /// Dropped first: while the directory is in staging, the name counts as taken.
     staged: Staged,
+    /// The record that was written, not synced yet.
+    file: Option<std::fs::File>,
+    /// Where its back link stands; not synced yet.
+    users: Option<Dir>,
     undo: Undo,
     /// Keeps what it stands on until it stands there.
     _base: Option<Held>,
@@ -67,8 +75,8 @@ struct Undo {
 /// another.
 #[derive(Debug)]
 pub struct ContainerLock {
-    store: Store,
-    record: ContainerRecord,
+    pub(super) store: Store,
+    pub(super) record: ContainerRecord,
     held: Held,
 }
 
@@ -84,6 +92,7 @@ impl Store {
         self.writable()?;
         new.name.map_or(Ok(()), check_container_name)?;
         let (base, mut record) = self.base_of(&new.base)?;
+        record.volatile = new.volatile;
         let (staged, name) = self.stage_as(Mode::Exclusive, || {
             random::bytes::<32>().map(|bytes| Object::Container(ContainerId::new(bytes)).tag())
         })?;
@@ -91,7 +100,7 @@ impl Store {
             record.id = id;
         }
         let undo = Undo { store: self.clone(), record, committed: false };
-        let mut container = StagedContainer { staged, undo, _base: base };
+        let mut container = StagedContainer { staged, file: None, users: None, undo, _base: base };
         container.fill(new)?;
         Ok(container)
     }
@@ -113,8 +122,16 @@ impl Store {
         };
         let (id, created) = (ContainerId::new([0; 32]), RecordTime::now());
         let name = String::new();
-        let mut record =
-            ContainerRecord { id, name, image, image_name, chain, created, mount: None };
+        let mut record = ContainerRecord {
+            id,
+            name,
+            image,
+            image_name,
+            chain,
+            created,
+            volatile: false,
+            mount: None,
+        };
         let Some(object) = record.base() else {
             return Ok((None, record));
         };
@@ -156,7 +173,11 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the record is malformed.
     pub fn container(&self, id: &ContainerId) -> Result<Option<ContainerRecord>> {
-        self.read_record(Object::Container(*id), CONTAINER_FILE)
+        let object = Object::Container(*id);
+        let record: Option<ContainerRecord> = self.read_record(object, CONTAINER_FILE)?;
+        let Some(record) = record else { return Ok(None) };
+        let mount = torn_means_gone(self.read_record(object, MOUNT_FILE))?;
+        Ok(Some(ContainerRecord { mount, ..record }))
     }
 
     /// All containers, sorted by ID.
@@ -166,7 +187,9 @@ impl Store {
     pub fn containers(&self) -> Result<Vec<ContainerRecord>> {
         let mut containers = Vec::new();
         for object in self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))? {
-            containers.extend(self.read_record(object, CONTAINER_FILE)?);
+            if let Object::Container(id) = object {
+                containers.extend(self.container(&id)?);
+            }
         }
         Ok(containers)
     }
@@ -184,9 +207,45 @@ impl Store {
             Attempt::Gone => return Err(self.no_such(object)),
         };
         let record = self.read_record_in(held.dir(), object, CONTAINER_FILE)?;
-        let record = record
+        let record: ContainerRecord = record
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("{object} has no record")))?;
+        let mount = torn_means_gone(self.read_record_in(held.dir(), object, MOUNT_FILE))?;
+        let record = ContainerRecord { mount, ..record };
         Ok(Some(ContainerLock { store: self.clone(), record, held }))
+    }
+
+    /// Holds a container alone that a person calls `text`, as [`find_container`] finds it.
+    ///
+    /// # Errors
+    /// As [`find_container`]; [`ErrorKind::InUse`] where somebody else holds it.
+    ///
+    /// [`find_container`]: Self::find_container
+    pub fn lock_container_called(&self, text: &str) -> Result<ContainerLock> {
+        // An exact name or ID is enough to lock it; its record is read under the lock.
+        let named = match (text.parse::<ContainerId>(), check_container_name(text)) {
+            (Err(_), Ok(())) => self.container_named(text)?,
+            (id, _) => id.ok(),
+        };
+        let locked = named.map(|id| self.lock_container(&id)).transpose();
+        let found = match locked {
+            Ok(found) => found,
+            // A name that outlived its container, or a name that reads like an ID.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let (lock, name) = match found {
+            Some(lock) => (lock, text.to_owned()),
+            None => {
+                let record = self.find_container(text)?;
+                (self.lock_container(&record.id)?, record.name)
+            }
+        };
+        if let Some(lock) = lock {
+            return Ok(lock);
+        }
+        let message = format!("container {name} is held by another process");
+        Err(Error::new(ErrorKind::InUse, message)
+            .hint("it is being mounted, committed or removed, or held mounted, at this moment"))
     }
 
     /// Removes a container.
@@ -227,7 +286,10 @@ impl StagedContainer {
             let Undo { store, record, .. } = &self.undo;
             match (store.take_container_name(&record.name, &record.id)?, new.name) {
                 (None, _) => break,
-                (Some(_), None) => {}
+                (Some(_), None) => {
+                    let removed = self.staged.dir().remove_file(CONTAINER_FILE);
+                    removed.during("remove", &self.staged.shown(CONTAINER_FILE))?;
+                }
                 (Some(other), Some(name)) => {
                     return Err(Error::new(
                         ErrorKind::AlreadyExists,
@@ -240,27 +302,20 @@ impl StagedContainer {
         self.link()
     }
 
-    fn write_record(&self) -> Result<()> {
-        let dir = self.staged.dir();
-        match dir.remove_file(CONTAINER_FILE) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).during("write", &self.staged.shown(CONTAINER_FILE)),
-        }
+    fn write_record(&mut self) -> Result<()> {
         let bytes = record::to_bytes(&self.undo.record)
             .during("write", &self.staged.shown(CONTAINER_FILE))?;
-        let file = self.staged.create(CONTAINER_FILE, &bytes)?;
-        let synced = self.undo.store.durability().sync_file(&file);
-        synced.during("sync", &self.staged.shown(CONTAINER_FILE))
+        self.file = Some(self.staged.create(CONTAINER_FILE, &bytes)?);
+        Ok(())
     }
 
     /// Adds the back link in what it stands on.
-    fn link(&self) -> Result<()> {
+    fn link(&mut self) -> Result<()> {
         let Undo { store, record, .. } = &self.undo;
-        let (Some(object), Some(base)) = (record.base(), &self._base) else {
-            return Ok(());
-        };
-        let users = store.link_user(base, object, Object::Container(record.id))?;
-        store.durability().sync_names(&users).during("sync the back links of", &object.name())
+        if let (Some(object), Some(base)) = (record.base(), &self._base) {
+            self.users = Some(store.link_user(base, object, Object::Container(record.id))?);
+        }
+        Ok(())
     }
 
     /// What will be known of it.
@@ -281,10 +336,14 @@ impl StagedContainer {
     /// # Errors
     /// As the operating system has them; nothing stays then.
     pub fn commit(self) -> Result<ContainerLock> {
-        let Self { staged, mut undo, _base } = self;
+        let Self { staged, file, users, mut undo, _base } = self;
         let (store, durability) = (undo.store.clone(), undo.store.durability());
-        store.sync_top(CONTAINER_NAMES)?;
-        durability.sync_names(staged.dir()).during("sync", &staged.shown(b""))?;
+        if let Some(file) = &file {
+            // The record, the name, the link and the directory: all before the container appears.
+            let names = [Some(store.top(CONTAINER_NAMES)), users.as_ref(), Some(staged.dir())];
+            let synced = durability.sync_file_and_names(file, names.into_iter().flatten());
+            synced.during("sync", &staged.shown(CONTAINER_FILE))?;
+        }
         let object = Object::Container(undo.record.id);
         match staged.publish(object)? {
             Published::Done(held) => {
@@ -358,31 +417,28 @@ impl ContainerLock {
         self.dir().child(name).during("open directory", &path)
     }
 
-    /// Changes what is written down of it, in one step; its ID, name and base stay as they are.
-    ///
-    /// # Errors
-    /// As the operating system has them; the record is unchanged then.
-    pub fn update(&mut self, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
-        let mut record = self.record.clone();
-        change(&mut record);
-        let ContainerRecord { id, name, image, chain, .. } = self.record.clone();
-        let record = ContainerRecord { id, name, image, chain, ..record };
-        let place = [CONTAINERS, &id.to_string(), "container.json"];
-        let place = self.store.at(&place);
-        let bytes = record::to_bytes(&record).during("write", &place)?;
-        self.store
-            .replace_record(self.dir(), CONTAINER_FILE, &bytes)
-            .map_err(|error| error.within(format_args!("write {place}")))?;
-        self.record = record;
-        Ok(())
-    }
-
     /// Removes the container, as [`Store::remove_container`] does.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where it is recorded as mounted, and where something is mounted on its
     /// merged directory.
     pub fn remove(self) -> Result<()> {
+        self.discard().map(drop)
+    }
+
+    /// Removes the container and frees its space.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove). Where its files cannot be deleted it is gone all the same, and
+    /// they are deleted when the store is opened next.
+    pub fn remove_and_delete(self) -> Result<()> {
+        let store = self.store.clone();
+        let (held, trash) = self.discard()?;
+        store.delete_container(&held, &trash)
+    }
+
+    /// Moves it to the trash and takes its name and links away; it is still held there.
+    fn discard(self) -> Result<(Held, String)> {
         let Self { store, record, held } = self;
         let merged = held.dir().is_mount_point(MERGED);
         let visible = match merged {
@@ -400,9 +456,30 @@ impl ContainerLock {
             .hint("unmount it first"));
         }
         let object = Object::Container(record.id);
-        store.discard(object)?;
+        let trash = store.discard(object)?;
         store.sync_top(CONTAINERS)?;
         store.forget_container_name(&record.name, &record.id)?;
-        store.release(object, record.base().into_iter().collect())
+        store.release(object, record.base().into_iter().collect())?;
+        Ok((held, trash))
+    }
+}
+
+impl Store {
+    /// Deletes a container that is held in the trash. One that was never written to takes a call
+    /// for each name, and is not listed.
+    fn delete_container(&self, held: &Held, trash: &str) -> Result<()> {
+        let (dir, top) = (held.dir(), self.top(TRASH));
+        for name in [CONTAINER_FILE, UNSYNCED_FILE] {
+            let _ = dir.remove_file(name);
+        }
+        for name in [MERGED, b"work/work/incompat", b"work/work", WORK, UPPER] {
+            // What holds something, or is mounted on, stays and is dealt with below.
+            let _ = dir.remove_dir(name);
+        }
+        match top.remove_dir(trash.as_bytes()) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => remove_tree(top, trash.as_bytes()),
+            other => other,
+        }
+        .during("delete", &self.at(&[TRASH, trash]))
     }
 }

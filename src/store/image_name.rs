@@ -201,6 +201,14 @@ impl Store {
         self.image(&id)?.ok_or_else(|| no_image(text))
     }
 
+    /// The ID of the image that is meant, as [`find_image`](Self::find_image) finds it, and no more.
+    ///
+    /// # Errors
+    /// As [`find_image`](Self::find_image).
+    pub fn image_id(&self, text: &str) -> Result<Digest> {
+        self.resolve_image(text).map(|(id, _)| id)
+    }
+
     /// The image that is meant, and the name by which it was found.
     fn resolve_image(&self, text: &str) -> Result<(Digest, Option<String>)> {
         let digits = text.strip_prefix("sha256:").unwrap_or(text);

@@ -20,6 +20,8 @@
 //!   names/ENCODED              NameRecord: an image's name
 //!   containers/ID/
 //!     container.json           ContainerRecord
+//!     mount.json               MountState, while it is mounted
+//!     unsynced.json            the same of a volatile mount that went, until all is synced
 //!     upper/ work/ merged/
 //!   container-names/NAME       symlink to ../containers/ID
 //!   staging/                   what is being made; each entry locked by its maker
@@ -56,6 +58,8 @@ pub(super) const LAYER_FILE: &[u8] = b"layer.json";
 pub(super) const CHAIN_FILE: &[u8] = b"chain.json";
 pub(super) const IMAGE_FILE: &[u8] = b"image.json";
 pub(super) const CONTAINER_FILE: &[u8] = b"container.json";
+pub(super) const MOUNT_FILE: &[u8] = b"mount.json";
+pub(super) const UNSYNCED_FILE: &[u8] = b"unsynced.json";
 pub(super) const CONFIG_FILE: &[u8] = b"config";
 pub(super) const MANIFEST_FILE: &[u8] = b"manifest";
 pub(super) const PINNED: &[u8] = b"pinned";

@@ -34,6 +34,7 @@ mod image;
 mod image_name;
 mod layer;
 mod layout;
+mod mount_state;
 mod named;
 mod open;
 mod record;

@@ -94,8 +94,16 @@ impl Store {
     /// hold one; [`ErrorKind::InvalidInput`] where its namespace is another one than asked for.
     /// Nothing is written then.
     pub fn open(path: impl AsRef<Path>, options: &StoreOptions) -> Result<Self> {
-        let path = path.as_ref();
-        let inner = open(path, options)
+        Self::open_or_make(path.as_ref(), options, None)
+    }
+
+    /// As [`open`](Self::open); where no namespace is asked for, a new store is made with `usual`.
+    pub(crate) fn open_or_make(
+        path: &Path,
+        options: &StoreOptions,
+        usual: Option<fn() -> Namespace>,
+    ) -> Result<Self> {
+        let inner = open(path, options, usual)
             .map_err(|error| error.within(format_args!("open store {}", path.display())))?;
         let store = Self(Arc::new(inner));
         if options.access != Access::ReadOnly {
@@ -105,14 +113,17 @@ impl Store {
     }
 }
 
-fn open(path: &Path, options: &StoreOptions) -> Result<Inner> {
+fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -> Result<Inner> {
     let root = open_root(path, options)?;
     if options.access != Access::ReadOnly {
         refuse_file_system(&root)?;
     }
     let record = match read_store_record(&root)? {
         Some(record) => record,
-        None if options.access == Access::Create => make(&root, path, options)?,
+        None if options.access == Access::Create => {
+            let namespace = options.namespace.or_else(|| usual.map(|usual| usual()));
+            make(&root, path, namespace, options.durability)?
+        }
         None => {
             return Err(Error::new(ErrorKind::NotFound, "this directory holds no store"));
         }
@@ -138,14 +149,17 @@ fn open(path: &Path, options: &StoreOptions) -> Result<Inner> {
 }
 
 fn open_root(path: &Path, options: &StoreOptions) -> Result<Dir> {
-    if options.access == Access::Create {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .during("create directory", path)?;
+    match Dir::open_ambient(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && options.access == Access::Create => {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .during("create directory", path)?;
+            Dir::open_ambient(path)
+        }
+        opened => opened,
     }
-    Dir::open_ambient(path)
 }
 
 /// Refuses file systems that lack what the store stands on: `renameat2` that never replaces, locks
@@ -186,8 +200,13 @@ fn read_store_record(root: &Dir) -> Result<Option<StoreRecord>> {
     serde_json::from_slice(&bytes).map(Some).map_err(malformed)
 }
 
-fn make(root: &Dir, path: &Path, options: &StoreOptions) -> Result<StoreRecord> {
-    let Some(namespace) = options.namespace else {
+fn make(
+    root: &Dir,
+    path: &Path,
+    namespace: Option<Namespace>,
+    durability: Durability,
+) -> Result<StoreRecord> {
+    let Some(namespace) = namespace else {
         return Err(Error::new(ErrorKind::InvalidInput, "a new store needs a namespace"));
     };
     let _lock = wait_exclusive(root).during("lock", path)?;
@@ -208,12 +227,12 @@ fn make(root: &Dir, path: &Path, options: &StoreOptions) -> Result<StoreRecord> 
     let id = random::hex::<16>().during("read", "random bytes")?;
     let record = StoreRecord { version: VERSION, namespace, id };
     let written = record::to_bytes(&record)
-        .and_then(|bytes| options.durability.replace_file(root, STORE_FILE.as_bytes(), &bytes));
+        .and_then(|bytes| durability.replace_file(root, STORE_FILE.as_bytes(), &bytes));
     written.during("write", STORE_FILE)?;
     // The name of the store itself.
     let parent: PathBuf = path.join("..");
     let parent = Dir::open_ambient(&parent)?;
-    options.durability.sync_names(&parent).during("sync the parent of", path)?;
+    durability.sync_names(&parent).during("sync the parent of", path)?;
     Ok(record)
 }
 

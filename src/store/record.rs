@@ -1,6 +1,6 @@
 //! The records: what is known of each layer, chain, image and container, as JSON in a file each.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,7 +104,12 @@ pub struct StackEntry {
 impl StackEntry {
     /// The entry of a layer, as its record describes it.
     pub(super) fn new(layer: &LayerRecord) -> Self {
-        let LayerRecord { key, diff_id, opaque_root, explicit_root, .. } = *layer;
+        Self::of_layer(layer.key, layer)
+    }
+
+    /// The entry of a layer that stands in the directory `key`: its own, or a variant of it.
+    pub fn of_layer(key: LayerKey, layer: &LayerRecord) -> Self {
+        let LayerRecord { diff_id, opaque_root, explicit_root, .. } = *layer;
         let variant = (key != LayerKey::Diff(diff_id)).then_some(key);
         Self { diff_id, variant, opaque_root, explicit_root }
     }
@@ -223,8 +228,11 @@ pub struct ContainerRecord {
     pub chain: Option<ChainId>,
     /// When it was made.
     pub created: RecordTime,
-    /// Where it is mounted, or was when somebody last wrote it down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// It is mounted `volatile` unless somebody says otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub volatile: bool,
+    /// Where it is mounted, or was when somebody last wrote it down: a file of its own.
+    #[serde(skip)]
     pub mount: Option<MountState>,
 }
 
@@ -296,13 +304,24 @@ pub(super) fn read<T: DeserializeOwned>(dir: &Dir, name: &[u8]) -> Result<T, Unr
     serde_json::from_slice(&bytes).map_err(Unread::Malformed)
 }
 
+/// As many bytes as the record of an image of a hundred layers has.
+const READ_AT_ONCE: usize = 8 << 10;
+
 /// The content of the file `name` in `dir`, which may be a path of two names.
 pub(super) fn read_bytes(dir: &Dir, name: &[u8]) -> SysResult<Vec<u8>> {
-    let mut file = dir.open(name, OFlags::RDONLY, 0)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(bytes)
+    let file = dir.open(name, OFlags::RDONLY, 0)?;
+    // Most records fit, so that one call reads them: a short read is the end of a regular file.
+    let mut bytes = Vec::with_capacity(READ_AT_ONCE);
+    loop {
+        let before = bytes.len();
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() < bytes.capacity() => return Ok(bytes),
+            Ok(_) => bytes.reserve(before.max(READ_AT_ONCE)),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Creates the file `name` in `dir`, which must not have it; not yet durable.

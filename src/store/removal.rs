@@ -81,13 +81,14 @@ impl Store {
             .hint("remove what uses it first"))
     }
 
-    /// Moves an object that is held alone to the trash; not durable yet.
-    pub(super) fn discard(&self, object: Object) -> Result<()> {
+    /// Moves an object that is held alone to the trash; not durable yet. Gives its name there.
+    pub(super) fn discard(&self, object: Object) -> Result<String> {
         let random = random::hex::<8>().during("read", "random bytes")?;
         let (name, trash) = (object.name(), format!("{}.{random}", object.tag()));
         let (from, to) = (self.top(object.place()), self.top(TRASH));
         from.rename(name.as_bytes(), to, trash.as_bytes(), RenameFlags::NOREPLACE)
-            .during("move to the trash", &self.at(&[object.place(), &name]))
+            .during("move to the trash", &self.at(&[object.place(), &name]))?;
+        Ok(trash)
     }
 
     /// `user` is gone: takes its links from `objects`, and removes those of them that nothing uses

@@ -114,19 +114,17 @@ impl Store {
 }
 
 impl Store {
-    /// Replaces or creates the file `name` of `dir` in one step: a reader, and whoever comes after a
-    /// crash, sees the old bytes or the new, and nothing is left beside it.
-    pub(super) fn replace_record(&self, dir: &Dir, name: &[u8], bytes: &[u8]) -> Result<()> {
-        let (file, staged) = self.stage_file("record-", bytes)?;
+    /// Replaces or creates the file `name` of `dir` in one step: a reader, and whoever comes after
+    /// the process died, sees the old bytes or the new, and nothing is left beside it. Nothing is
+    /// synced: a power cut may tear it.
+    pub(super) fn replace_unsynced(&self, dir: &Dir, name: &[u8], bytes: &[u8]) -> Result<()> {
+        let (_lock, staged) = self.stage_file("record-", bytes)?;
         let staging = self.top(STAGING);
-        let moved = self
-            .durability()
-            .sync_file(&file)
-            .and_then(|()| staging.rename(staged.as_bytes(), dir, name, RenameFlags::empty()));
+        let moved = staging.rename(staged.as_bytes(), dir, name, RenameFlags::empty());
         if moved.is_err() {
             let _ = staging.remove_file(staged.as_bytes());
         }
-        moved.and_then(|()| self.durability().sync_names(dir)).during("write", name)
+        moved.during("write", name)
     }
 }
 

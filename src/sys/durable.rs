@@ -25,6 +25,9 @@ pub enum Durability {
     None,
 }
 
+/// The file systems whose journal keeps the order of changes: ext4 and XFS.
+const ORDERED: [rustix::fs::FsWord; 2] = [0xef53, 0x5846_5342];
+
 impl Durability {
     /// The bytes of a whole tree: everything written to the file system of `dir` so far.
     pub(crate) fn sync_file_system(self, dir: &Dir) -> SysResult<()> {
@@ -48,6 +51,24 @@ impl Durability {
             Self::Full => rustix::fs::fsync(dir),
             Self::None => Ok(()),
         }
+    }
+
+    /// The bytes of a file, and names that were made in `dirs` before.
+    ///
+    /// XFS, and ext4 with its journal, write down changes of names in the order in which they were
+    /// made, so that the sync of the file, which is one of the last, brings all of them along.
+    /// Elsewhere each directory is synced.
+    pub(crate) fn sync_file_and_names<'a>(
+        self,
+        file: impl AsFd,
+        dirs: impl IntoIterator<Item = &'a Dir>,
+    ) -> SysResult<()> {
+        if self == Self::None {
+            return Ok(());
+        }
+        self.sync_file(file.as_fd())?;
+        let ordered = ORDERED.contains(&(rustix::fs::fstatfs(file)?.f_type & 0xffff_ffff));
+        dirs.into_iter().filter(|_| !ordered).try_for_each(|dir| self.sync_names(dir))
     }
 
     /// Replaces or creates the file `name` in one step: a reader, and whoever comes after a

@@ -2,10 +2,12 @@
 //!
 //! Source: proc_pid_mountinfo(5).
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dir::SysResult;
@@ -13,6 +15,8 @@ use super::dir::SysResult;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountInfo {
+    /// The directory of the file system that is its root, escaped.
+    root: Vec<u8>,
     pub(crate) target: PathBuf,
     pub(crate) file_system: Vec<u8>,
     /// The options of the file system, commas between them, escaped as the kernel escapes them.
@@ -28,27 +32,87 @@ impl MountInfo {
         })
     }
 
+    /// The names on the paths of what it shows: its root, and an overlay's layers; those of letters
+    /// alone are told as they are.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let ends = |byte: &u8| b"/:,=".contains(byte);
+        let names = self.root.split(ends).chain(self.options.split(ends));
+        names.filter_map(|name| std::str::from_utf8(name).ok())
+    }
+
     /// Whether the file system has an option without a value.
     pub(crate) fn has(&self, flag: &str) -> bool {
         self.options.split(|&byte| byte == b',').any(|option| option == flag.as_bytes())
     }
 }
 
-/// All mounts that the process sees, in the order of the kernel.
-pub(crate) fn read() -> SysResult<Vec<MountInfo>> {
-    let text = std::fs::read("/proc/self/mountinfo")
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
+/// The mounts that the process sees, in the order of the kernel; where `word` is given, those alone
+/// in whose lines it stands, letter by letter.
+///
+/// The error is ENOENT where `/proc` is not mounted.
+pub(crate) fn read(word: Option<&[u8]>) -> SysResult<Vec<MountInfo>> {
+    read_of(c"/proc/self/mountinfo", word)
+}
+
+/// As [`read`], from the table of another process.
+pub(crate) fn read_of(table: &CStr, word: Option<&[u8]>) -> SysResult<Vec<MountInfo>> {
+    let file = rustix::fs::openat(CWD, table, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::with_capacity(READ_AT_ONCE);
+    loop {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+            // A short read is not the end of this file: the kernel gives whole lines.
+            Ok(0) => break,
+            Ok(_) => text.reserve(READ_AT_ONCE),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let lines = text.split(|&byte| byte == b'\n');
+    Ok(lines.filter(|line| word.is_none_or(|word| holds(line, word))).filter_map(parse).collect())
+}
+
+/// The tables of mounts of the namespaces that the process is not in: one process of each, and the
+/// path of its table. Those that the caller may not look at are left out.
+pub(crate) fn other_tables() -> Vec<(u32, CString)> {
+    let namespace = |process: &str| {
+        let stat = rustix::fs::stat(format!("/proc/{process}/ns/mnt")).ok()?;
+        Some(stat.st_ino)
+    };
+    let mut seen = HashSet::from([namespace("self")]);
+    let mut tables = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let found = namespace(&process.to_string());
+        if found.is_some()
+            && seen.insert(found)
+            && let Ok(table) = CString::new(format!("/proc/{process}/mountinfo"))
+        {
+            tables.push((process, table));
+        }
+    }
+    tables
+}
+
+/// The kernel gives at most about as much as this by one call, unless a line is longer.
+const READ_AT_ONCE: usize = 32 << 10;
+
+fn holds(line: &[u8], word: &[u8]) -> bool {
+    word.is_empty() || line.windows(word.len()).any(|window| window == word)
 }
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let target = fields.nth(4)?;
+    let root = fields.nth(3)?;
+    let target = fields.next()?;
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let file_system = fields.next()?;
     let options = fields.nth(1)?;
     Some(MountInfo {
+        root: root.to_vec(),
         target: OsString::from_vec(unescape(target)).into(),
         file_system: file_system.to_vec(),
         options: options.to_vec(),
@@ -120,6 +184,6 @@ mod tests {
 
     #[test]
     fn the_root_is_mounted() {
-        assert!(read().unwrap().iter().any(|info| info.target.as_os_str() == "/"));
+        assert!(read(None).unwrap().iter().any(|info| info.target.as_os_str() == "/"));
     }
 }

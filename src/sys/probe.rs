@@ -130,7 +130,8 @@ pub(crate) fn can_chown() -> Result<bool> {
     }
     match userns::current_maps() {
         Ok((uids, gids)) => Ok(uids.count() > 1 && gids.count() > 1),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        // Without /proc: what the capability says.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }

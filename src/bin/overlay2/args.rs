@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Save(Save),
     /// Write a container's whole tree as a tar to standard output
     Export(Export),
+    /// Make a container usable that was mounted volatile when the machine stopped
+    Recover(Recover),
     /// Remove containers
     Rm {
         /// Their names or IDs
@@ -152,9 +154,24 @@ pub(crate) struct Create {
     /// Stand on this stack of layers instead of an image
     #[arg(long, value_name = "CHAIN-ID", conflicts_with = "image")]
     pub(crate) chain: Option<ChainId>,
+    /// Faster mounts, but what was written may be torn after a crash
+    #[arg(long)]
+    pub(crate) volatile: bool,
     /// The image's name or ID
     #[arg(required_unless_present = "chain")]
     pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Use the files as they are; some may be empty or half written
+    #[arg(long, required_unless_present = "discard", conflicts_with = "discard")]
+    pub(crate) accept: bool,
+    /// Throw away what was changed in the container
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// The container's name or ID
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
 //! Containers: made, listed, mounted, compared, committed, removed.
 
 use overlay2::mount::{MountAccess, MountOptions, Syncing};
-use overlay2::{Base, CommitOptions, Driver, Timestamp, Watch};
+use overlay2::{
+    Base, CommitOptions, Container, CreateOptions, Driver, Timestamp, TornUpper, Watch,
+};
 use serde_json::json;
 
-use crate::args::{Commit, Create, Export, Mount};
+use crate::args::{Commit, Create, Export, Mount, Recover};
 use crate::output::{Output, Target, short};
 use crate::progress::Bars;
 use crate::{Failure, each};
@@ -14,7 +16,12 @@ pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(
         (Some(chain), _) => Base::Chain(*chain),
         (None, image) => Base::Image(image.clone().unwrap_or_default()),
     };
-    let container = driver.create(&base, create.name.as_deref())?;
+    let mut options = CreateOptions::default();
+    options.name.clone_from(&create.name);
+    if create.volatile {
+        options.syncing = Syncing::Volatile;
+    }
+    let container = driver.create_with(&base, &options)?;
     Ok(out.lines(&container, std::slice::from_ref(&container.name))?)
 }
 
@@ -31,12 +38,21 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
             short(&one.id),
             base.unwrap_or_default(),
             one.created.clone(),
-            mounted.unwrap_or_else(|| "-".to_owned()),
+            mounted.unwrap_or_else(|| unmounted(one).to_owned()),
             one.name.clone(),
         ]
     });
     let header = ["CONTAINER ID", "IMAGE", "CREATED", "MOUNTED", "NAME"];
     Ok(out.table(&containers, &header, rows.collect())?)
+}
+
+/// What a list says of a container that is not mounted.
+fn unmounted(container: &Container) -> &'static str {
+    match (container.torn, container.lost) {
+        (true, _) => "(lost, torn)",
+        (_, true) => "(lost)",
+        _ => "-",
+    }
 }
 
 pub(crate) fn mount(driver: &Driver, out: &Output, mount: &Mount) -> Result<(), Failure> {
@@ -54,6 +70,12 @@ pub(crate) fn mount(driver: &Driver, out: &Output, mount: &Mount) -> Result<(), 
 
 pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
     done(out, names, |name| Ok(driver.unmount(name)?))
+}
+
+pub(crate) fn recover(driver: &Driver, out: &Output, recover: &Recover) -> Result<(), Failure> {
+    let torn = if recover.accept { TornUpper::Accept } else { TornUpper::Discard };
+    driver.recover(&recover.container, torn)?;
+    Ok(out.lines(&recover.container, std::slice::from_ref(&recover.container))?)
 }
 
 pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(), Failure> {

@@ -93,6 +93,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Create(create) => containers::create(&driver, &out, create),
         Command::Ps(list) => containers::list(&driver, &out, list.quiet),
         Command::Mount(mount) => containers::mount(&driver, &out, mount),
+        Command::Recover(recover) => containers::recover(&driver, &out, recover),
         Command::Unmount { containers } => containers::unmount(&driver, &out, containers),
         Command::Bundle(bundle) => run::bundle(&driver, &out, bundle),
         Command::Run(run) => run::run(&driver, run),

@@ -95,13 +95,12 @@ fn e43_every_refusal_names_the_user() {
     drop(container);
     let mut lock = store.lock_container(&container_id).unwrap().unwrap();
     let target = Some("/mnt/web".into());
-    lock.update(|record| record.mount = Some(MountState { target, ..MountState::default() }))
-        .unwrap();
+    lock.set_mount(Some(MountState { target, ..MountState::default() })).unwrap();
     drop(lock);
     let mounted = store.remove_container(&container_id);
     refused(mounted, ErrorKind::InUse, &["container web", "/mnt/web"]);
     let mut lock = store.lock_container(&container_id).unwrap().unwrap();
-    lock.update(|record| record.mount = None).unwrap();
+    lock.set_mount(None).unwrap();
     lock.remove().unwrap();
     refused(store.remove_container(&container_id), ErrorKind::NotFound, &["container"]);
     store.remove_image("app:1").unwrap();
@@ -113,7 +112,7 @@ fn a_container_on_a_chain_keeps_it() {
     let store = scratch();
     let leased = chain(&store, &["a"], Retention::WhileUsed);
     let base = ContainerBase::Chain(leased.chain());
-    let new = NewContainer { name: Some("web"), base, upper_mode: 0o1777 };
+    let new = NewContainer { name: Some("web"), base, upper_mode: 0o1777, volatile: false };
     let container = store.create_container(&new).unwrap();
     let chain = leased.chain();
     drop(leased);

@@ -125,11 +125,11 @@ fn image(store: &Store, texts: &[&str], name: &str) -> Digest {
 
 fn on_image<'a>(id: Digest, name: Option<&'a str>) -> NewContainer<'a> {
     let base = ContainerBase::Image { id, name: "some image".to_owned() };
-    NewContainer { name, base, upper_mode: 0o755 }
+    NewContainer { name, base, upper_mode: 0o755, volatile: false }
 }
 
 fn empty(name: Option<&str>) -> NewContainer<'_> {
-    NewContainer { name, base: ContainerBase::Empty, upper_mode: 0o755 }
+    NewContainer { name, base: ContainerBase::Empty, upper_mode: 0o755, volatile: false }
 }
 
 /// Fails unless the call was refused for `kind` with all of `words` in its message.
