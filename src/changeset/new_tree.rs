@@ -1,10 +1,12 @@
 //! [`NewTree`]: the tree that is walked: an upper directory, and the stack where that leads.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::format::lookup::{Found, MergedDir, MergedEntry, Part, Redirects, Stack};
+use crate::format::listing::MergedEntry;
+use crate::format::lookup::{Found, MergedDir, Part, Redirects, Stack};
 use crate::format::opaque::Opaque;
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
@@ -80,7 +82,8 @@ impl Name {
     }
 
     pub(super) fn from_merged(entry: MergedEntry) -> Self {
-        Self { name: entry.name, kind: entry.kind, place: Place::Part(entry.part) }
+        let place = Place::Part(entry.part());
+        Self { name: entry.name, kind: entry.kind, place }
     }
 }
 
@@ -139,7 +142,7 @@ impl<'a> NewTree<'a> {
             return Ok(whole);
         }
         let mut dirs = vec![upper.descend_as_path(&LayerPath::root())?];
-        dirs.extend(below.root()?.parts.into_iter().map(|part| part.dir));
+        dirs.extend(below.clone_layers()?);
         Ok(whole.get_or_init(|| Stack::new(dirs, below.namespace(), below.redirects())))
     }
 
@@ -276,8 +279,8 @@ pub(super) fn directory(found: Found) -> SysResult<Handle> {
 
 /// The upper directory `dir` and those that show through it, as one.
 pub(super) fn merged(dir: &Dir, below: Option<&MergedDir>) -> SysResult<MergedDir> {
-    let part = |layer, dir: &Dir| -> SysResult<Part> {
-        Ok(Part { layer, dir: dir.child_as_path(b".")?, opaque: Opaque::No })
+    let part = |layer, dir: &Dir| -> SysResult<Arc<Part>> {
+        Ok(Arc::new(Part { layer, dir: dir.child_as_path(b".")?, opaque: Opaque::No }))
     };
     let mut parts = vec![part(0, dir)?];
     for lower in below.iter().flat_map(|below| &below.parts) {

@@ -129,9 +129,10 @@ impl Shadows {
 
 fn clone_of(dir: &MergedDir) -> SysResult<MergedDir> {
     use crate::format::lookup::Part;
-    let part = |part: &Part| {
+    use std::sync::Arc;
+    let part = |part: &Arc<Part>| {
         let dir = part.dir.child_as_path(b".")?;
-        Ok(Part { layer: part.layer, dir, opaque: part.opaque })
+        Ok(Arc::new(Part { layer: part.layer, dir, opaque: part.opaque }))
     };
     Ok(MergedDir { parts: dir.parts.iter().map(part).collect::<SysResult<_>>()? })
 }

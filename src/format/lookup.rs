@@ -4,9 +4,12 @@
 //! directory is kept, and ends it where it is opaque; what lies below a file is hidden, and a file
 //! below a directory ends the search without being taken.
 
+use std::sync::Arc;
+
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::listing::Places;
 use super::opaque::Opaque;
 use super::redirect::{self, Redirect};
 use super::whiteout;
@@ -14,7 +17,7 @@ use super::xattr_name::mark;
 use crate::layer_path::LayerPath;
 use crate::namespace::Namespace;
 use crate::sys::Dir;
-use crate::sys::dir::{Kind, SysResult, type_of};
+use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::{self, Target};
 
 /// What is done at a directory that was renamed with `redirect_dir=on`.
@@ -49,7 +52,7 @@ pub(crate) struct Part {
 /// A directory of the merged tree: its directories in the layers, topmost first, at least one.
 #[derive(Debug)]
 pub(crate) struct MergedDir {
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<Arc<Part>>,
 }
 
 /// What a name of the merged tree is.
@@ -85,20 +88,9 @@ pub(crate) struct FoundData {
     pub(crate) name: Box<[u8]>,
 }
 
-/// A name of a merged directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MergedEntry {
-    pub(crate) name: Box<[u8]>,
-    /// Its type in the topmost layer that has it.
-    pub(crate) kind: Kind,
-    pub(crate) ino: u64,
-    /// That layer's index in the directory's parts.
-    pub(crate) part: usize,
-}
-
 impl MergedDir {
     /// The topmost directory, whose attributes are those of the merged one.
-    pub(crate) fn top(&self) -> SysResult<&Part> {
+    pub(crate) fn top(&self) -> SysResult<&Arc<Part>> {
         self.parts.first().ok_or(Errno::NOENT)
     }
 }
@@ -129,6 +121,14 @@ impl Stack {
         self.layers.is_empty()
     }
 
+    /// Second handles of the layers' directories, topmost first.
+    pub(crate) fn clone_layers(&self) -> SysResult<Vec<Dir>> {
+        let clone = |dir: &Dir| {
+            dir.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        self.layers.iter().map(clone).collect()
+    }
+
     /// The root of the merged tree.
     pub(crate) fn root(&self) -> SysResult<MergedDir> {
         self.root_from(0)
@@ -136,31 +136,41 @@ impl Stack {
 
     /// The root of the merged tree as it is without the layers above `first`.
     pub(crate) fn root_from(&self, first: usize) -> SysResult<MergedDir> {
-        let part = |(layer, dir): (usize, &Dir)| {
-            let dir = dir
-                .try_clone()
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            Ok(Part { layer, dir, opaque: Opaque::No })
-        };
-        let layers = self.layers.iter().enumerate().skip(first);
-        let parts = layers.map(part).collect::<SysResult<_>>()?;
-        Ok(MergedDir { parts })
+        let part = |(layer, dir)| Arc::new(Part { layer, dir, opaque: Opaque::No });
+        let layers = self.clone_layers()?.into_iter().enumerate().skip(first);
+        Ok(MergedDir { parts: layers.map(part).collect() })
     }
 
     /// What `name` is in a directory of the merged tree.
     pub(crate) fn lookup(&self, parent: &MergedDir, name: &[u8]) -> SysResult<Found> {
+        self.lookup_among(parent, name, None).map(|(found, _)| found)
+    }
+
+    /// As [`Stack::lookup`], where it may be known already which parts have that name; and tells
+    /// which of them mattered, `None` where none has it.
+    pub(crate) fn lookup_among(
+        &self,
+        parent: &MergedDir,
+        name: &[u8],
+        among: Option<&Places>,
+    ) -> SysResult<(Found, Option<Places>)> {
         let mut search = Search::new(self, name);
         for (index, part) in parent.parts.iter().enumerate() {
+            // A redirect asks the parts below for another name.
+            if search.name == name && among.is_some_and(|among| !among.has(index)) {
+                continue;
+            }
             match search.step(index, part)? {
                 Step::Next => {}
-                Step::Stop => return search.found(),
+                Step::Stop => break,
                 Step::Elsewhere => {
                     search.below_from_root(part.layer)?;
-                    return search.found();
+                    break;
                 }
             }
         }
-        search.found()
+        let places = Places::new(std::mem::take(&mut search.places));
+        Ok((search.found()?, places))
     }
 
     /// What `path` is, no symlink on the way being followed.
@@ -185,25 +195,6 @@ impl Stack {
         Ok(Resolved { parent: None, found: Found::Directory(dir, stat) })
     }
 
-    /// The names of a merged directory, sorted by bytes; what is deleted or hidden is left out.
-    pub(crate) fn entries(&self, dir: &MergedDir) -> SysResult<Vec<MergedEntry>> {
-        let mut names = std::collections::BTreeMap::new();
-        for (part_index, part) in dir.parts.iter().enumerate() {
-            for entry in part.dir.entries()? {
-                if names.contains_key(&entry.name) {
-                    continue;
-                }
-                let hides = self.is_mark(part, &entry.name, entry.kind)?;
-                let shown = (!hides).then_some((entry.kind, entry.ino, part_index));
-                names.insert(entry.name, shown);
-            }
-        }
-        let shown = names.into_iter().filter_map(|(name, shown)| {
-            shown.map(|(kind, ino, part)| MergedEntry { name, kind, ino, part })
-        });
-        Ok(shown.collect())
-    }
-
     /// Whether `name` would show in a directory if its topmost part, of layer `above`, did not
     /// have it: what decides whether removing the name must leave a whiteout.
     pub(crate) fn shows_below(
@@ -224,24 +215,6 @@ impl Stack {
             }
         }
         Ok(false)
-    }
-
-    /// Whether a name of one layer only says that the name is gone.
-    fn is_mark(&self, part: &Part, name: &[u8], kind: Kind) -> SysResult<bool> {
-        let may_be = match kind {
-            Kind::CharDevice | Kind::Unknown => true,
-            Kind::Regular => part.opaque == Opaque::XattrWhiteouts,
-            _ => false,
-        };
-        if !may_be {
-            return Ok(false);
-        }
-        let Some(stat) = part.dir.stat_if_exists(name)? else { return Ok(true) };
-        if whiteout::is_whiteout(&stat) {
-            return Ok(true);
-        }
-        Ok(part.opaque == Opaque::XattrWhiteouts
-            && whiteout::is_xattr_whiteout(self.namespace, &part.dir, name, &stat)?)
     }
 }
 
@@ -268,7 +241,9 @@ struct Search<'a> {
     name: Vec<u8>,
     /// Set by an absolute redirect.
     path: Option<LayerPath>,
-    parts: Vec<Part>,
+    parts: Vec<Arc<Part>>,
+    /// Which of the parent's parts have the name, as far as they were looked at.
+    places: Vec<u32>,
     top: Option<Stat>,
     file: Option<FoundFile>,
     /// The file that was found has only the attributes; the search goes on for its data.
@@ -278,8 +253,8 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(stack: &'a Stack, name: &[u8]) -> Self {
         let name = name.to_vec();
-        let (parts, path, top, file) = (Vec::new(), None, None, None);
-        Self { stack, name, path, parts, top, file, lacks_data: false }
+        let (parts, places) = (Vec::new(), Vec::new());
+        Self { stack, name, path: None, parts, places, top: None, file: None, lacks_data: false }
     }
 
     fn found(self) -> SysResult<Found> {
@@ -301,6 +276,7 @@ impl<'a> Search<'a> {
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Step::Next),
             Err(error) => return Err(error),
         };
+        self.places.push(u32::try_from(index).map_err(|_| Errno::OVERFLOW)?);
         if type_of(&stat) == FileType::Directory {
             if self.file.is_some() {
                 return Ok(Step::Stop);
@@ -371,21 +347,9 @@ impl<'a> Search<'a> {
     fn keep(&mut self, layer: usize, parent: &Dir, stat: Stat) -> SysResult<Step> {
         let dir = parent.child_as_path(&self.name)?;
         let namespace = self.stack.namespace;
-        let opaque = match Opaque::read(namespace, Target::Name(&dir, b".")) {
-            // It may be read but not searched, so not even for its own `.`.
-            Err(Errno::ACCESS) => Opaque::read(namespace, Target::held(&dir))?,
-            other => other?,
-        };
-        let redirect = if opaque == Opaque::Yes || layer + 1 == self.stack.layers.len() {
-            None
-        } else {
-            let name = namespace.name(mark::REDIRECT);
-            match xattr::get(Target::Name(&dir, b"."), &name) {
-                Err(Errno::ACCESS) => xattr::get(Target::held(&dir), &name)?,
-                other => other?,
-            }
-        };
-        self.parts.push(Part { layer, dir, opaque });
+        let is_lowest = layer + 1 == self.stack.layers.len();
+        let (opaque, redirect) = marks(namespace, &dir, is_lowest)?;
+        self.parts.push(Arc::new(Part { layer, dir, opaque }));
         self.top.get_or_insert(stat);
         if opaque == Opaque::Yes {
             return Ok(Step::Stop);
@@ -439,6 +403,32 @@ impl<'a> Search<'a> {
         }
         Ok(Walk::Reached(dir, last))
     }
+}
+
+/// The marks of a directory that say what is below it: opaque, and where to find it.
+fn marks(namespace: Namespace, dir: &Dir, is_lowest: bool) -> SysResult<(Opaque, Option<Vec<u8>>)> {
+    let (mut target, names) = match xattr::list(Target::Name(dir, b".")) {
+        // It may be read but not searched, so not even for its own `.`.
+        Err(Errno::ACCESS) => (Target::held(dir), xattr::list(Target::held(dir))?),
+        other => (Target::Name(dir, b"."), other?),
+    };
+    let mut read = |mark| {
+        let name = namespace.name(mark);
+        // Nearly no directory has any.
+        if !names.contains(&name) {
+            return Ok(None);
+        }
+        match xattr::get(target, &name) {
+            Err(Errno::ACCESS) => {
+                target = Target::held(dir);
+                xattr::get(target, &name)
+            }
+            other => other,
+        }
+    };
+    let opaque = Opaque::parse(read(mark::OPAQUE)?.as_deref());
+    let redirect = if opaque == Opaque::Yes || is_lowest { None } else { read(mark::REDIRECT)? };
+    Ok((opaque, redirect))
 }
 
 /// Where a walk inside one layer led.

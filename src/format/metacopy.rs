@@ -51,7 +51,7 @@ pub(crate) fn open_data(
 
 /// Opens the data of the file at `path` of the layers below `layer`.
 fn open_from_root(stack: &Stack, layer: usize, path: &LayerPath) -> SysResult<File> {
-    let below = stack.root()?.parts.into_iter().skip(layer + 1).map(|part| part.dir).collect();
+    let below = stack.clone_layers()?.into_iter().skip(layer + 1).collect();
     let below = Stack::new(below, stack.namespace(), stack.redirects());
     let resolved = below.resolve(path)?;
     match (resolved.parent, resolved.found, path.file_name()) {

@@ -5,6 +5,7 @@
 pub(crate) mod assumptions;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub(crate) mod listing;
 pub(crate) mod lookup;
 pub(crate) mod metacopy;
 pub(crate) mod opaque;

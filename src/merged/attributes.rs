@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::Core;
 use super::copy_up::Data;
-use super::node::Node;
+use super::node::{Access as Held, Node, Real};
 use super::ownership::real_kind;
 use super::rename::{End, RenameMode};
 use crate::format::override_stat;
@@ -111,9 +111,13 @@ impl Core {
         self.upper()?;
         self.must_be_able(node, Access::WRITE_OK)?;
         self.copy_up(node, Data::Whole)?;
-        let real = node.real();
-        let file = dir::reopen(real.held()?, OFlags::WRONLY)?;
-        rustix::fs::ftruncate(file, u64::try_from(length).unwrap_or(0))
+        let length = u64::try_from(length).unwrap_or(0);
+        match node.real() {
+            Real::File(file) if file.access == Held::ReadWrite => {
+                rustix::fs::ftruncate(&*file.held, length)
+            }
+            real => rustix::fs::ftruncate(dir::reopen(real.held()?, OFlags::WRONLY)?, length),
+        }
     }
 
     /// Fails where the process may not use a node in this way.
@@ -141,7 +145,11 @@ impl Core {
     }
 
     /// Fails where a sticky directory keeps a name from the process.
-    pub(super) fn may_delete(&self, dir: &Node, node: &Node) -> SysResult<()> {
+    pub(super) fn may_delete(
+        &self,
+        dir: &Node,
+        stat: impl FnOnce() -> SysResult<Stat>,
+    ) -> SysResult<()> {
         if may_do_all() {
             return Ok(());
         }
@@ -149,7 +157,7 @@ impl Core {
         if parent.st_mode & 0o1000 == 0 || owns(&parent) {
             return Ok(());
         }
-        let stat = node.real().stat()?;
+        let stat = stat()?;
         if owns(&stat) || has_rights_over(&stat) { Ok(()) } else { Err(Errno::PERM) }
     }
 
@@ -170,9 +178,9 @@ impl Core {
         target: Option<&Arc<Node>>,
     ) -> SysResult<()> {
         self.may_change(&old.dir)?;
-        self.may_delete(&old.dir, source)?;
+        self.may_delete(&old.dir, || source.real().stat())?;
         self.may_change(&new.dir)?;
-        target.map_or(Ok(()), |target| self.may_delete(&new.dir, target))
+        target.map_or(Ok(()), |target| self.may_delete(&new.dir, || target.real().stat()))
     }
 
     /// Fails where a directory that moves to another parent may not get another `..`.

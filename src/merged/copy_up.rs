@@ -6,24 +6,26 @@
 //! the lower file showing, or the finished copy.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::Core;
-use super::attributes::is_root;
+use super::attributes::{is_root, may_do_all};
 use super::lookup::hold_name;
-use super::node::{Identity, Node, Place, Real, RealFile};
+use super::node::{Access as Held, Identity, Node, Place, Real, RealFile};
 use super::upper::{Temporary, Upper};
 use crate::format::lookup::{MergedDir, Part};
 use crate::format::opaque::Opaque;
 use crate::format::override_stat;
 use crate::format::xattr_name::mark;
 use crate::namespace::Namespace;
+use crate::sys::copy::{self, Written};
 use crate::sys::dir::{self, SysResult, atime_of, device_of, mtime_of, type_of};
 use crate::sys::xattr::{self, Target};
-use crate::sys::{Dir, copy, inode_io};
+use crate::sys::{Dir, inode_io};
 
 /// How much of a file's data is copied up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,17 @@ enum Copy<'a> {
     /// It has no name at all yet.
     Unnamed(File),
     Named(Temporary<'a>),
+    Directory(Temporary<'a>, Dir),
+}
+
+impl Copy<'_> {
+    fn target<'a>(&'a self, upper: &'a Upper) -> Target<'a> {
+        match self {
+            Self::Unnamed(file) => Target::open(file),
+            Self::Named(temporary) => Target::Name(&upper.work, temporary.name()),
+            Self::Directory(_, dir) => Target::open(dir),
+        }
+    }
 }
 
 impl Core {
@@ -79,25 +92,25 @@ impl Core {
             return self.complete(node, &real, data);
         }
         let Place { parent, name } = node.place().ok_or(Errno::EXIST)?;
-        let to = parent.upper_dir()?;
+        let to = &parent.upper_part()?.dir;
         let parent_stat = to.stat_self()?;
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
-        let copy = self.prepare(upper, &real, &stat, data, marked)?;
+        let (copy, fresh) = self.prepare(upper, &real, &stat, data, marked)?;
         let closed = parent_stat.st_mode & 0o200 == 0 && !is_root();
         if closed {
             // The kernel changes it as the one who mounted, whatever its mode.
-            inode_io::chmod(Target::held(&to), (parent_stat.st_mode & 0o7777) | 0o300)?;
+            inode_io::chmod(Target::held(to), (parent_stat.st_mode & 0o7777) | 0o300)?;
         }
         let placed = self
-            .mark_impure(&parent, &to)
-            .and_then(|()| self.put_in_place(node, &parent, &to, &name, &stat, copy));
+            .mark_impure(&parent, to)
+            .and_then(|()| self.put_in_place(node, &parent, to, &name, &stat, (copy, &fresh)));
         if closed {
-            inode_io::chmod(Target::held(&to), parent_stat.st_mode & 0o7777)?;
+            inode_io::chmod(Target::held(to), parent_stat.st_mode & 0o7777)?;
         }
         placed?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
-        inode_io::set_times(Target::held(&to), times.0, times.1)
+        inode_io::set_times(Target::held(to), times.0, times.1)
     }
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
@@ -115,10 +128,12 @@ impl Core {
         if parent.impure.load(Ordering::Acquire) {
             return Ok(());
         }
-        let target = Target::held(dir);
+        // Set once and not asked for: a file system keeps what it has by itself.
         let name = self.options.namespace.name(mark::IMPURE);
-        if xattr::get(target, &name)?.is_none() {
-            xattr::set(target, &name, b"y")?;
+        match xattr::set(Target::Name(dir, b"."), &name, b"y") {
+            // Where the process may not look names up, `.` is one.
+            Err(Errno::ACCESS) => xattr::set(Target::held(dir), &name, b"y")?,
+            other => other?,
         }
         parent.impure.store(true, Ordering::Release);
         Ok(())
@@ -132,38 +147,48 @@ impl Core {
         stat: &Stat,
         data: Data,
         marked: bool,
-    ) -> SysResult<Copy<'a>> {
-        let from = real.target()?;
-        if let Real::File(file) = real
-            && file.kind == FileType::RegularFile
-        {
-            let copy = create_regular(upper)?;
-            let target = match &copy {
-                Copy::Unnamed(file) => Target::open(file),
-                Copy::Named(temporary) => Target::Name(&upper.work, temporary.name()),
-            };
-            if data == Data::Whole {
-                self.copy_data(upper, file, stat, &copy)?;
+    ) -> SysResult<(Copy<'a>, Stat)> {
+        let from = match real {
+            // Without a detour by `/proc`, where the right to look names up is not in question.
+            Real::Directory(dir) if may_do_all() => Target::Name(&dir.top()?.dir, b"."),
+            _ => real.target()?,
+        };
+        let mode = stat.st_mode & 0o777;
+        let mut written = Written::Nothing;
+        let copy = match real {
+            Real::Directory(_) => {
+                let temporary = upper.temporary();
+                upper.work.make_dir(temporary.name(), mode | 0o700)?;
+                let dir = upper.work.child(temporary.name())?;
+                Copy::Directory(temporary, dir)
             }
-            self.dress(from, target, stat, marked)?;
-            if let Copy::Unnamed(file) = &copy {
-                self.options.durability.sync_file(file)?;
-            }
-            return Ok(copy);
-        }
-        let temporary = upper.temporary();
-        match real {
-            Real::Directory(_) => upper.work.make_dir(temporary.name(), 0o700)?,
-            Real::File(file) if file.kind == FileType::Symlink => {
-                let link = rustix::fs::readlinkat(&file.held, c"", Vec::new())?;
-                upper.work.make_symlink(temporary.name(), link.as_bytes())?;
+            Real::File(file) if file.kind == FileType::RegularFile => {
+                let copy = create_regular(upper, mode | 0o600)?;
+                if data == Data::Whole {
+                    written = self.copy_data(upper, file, stat, &copy)?;
+                }
+                copy
             }
             Real::File(file) => {
-                upper.work.make_node(temporary.name(), file.kind, 0, device_of(stat))?;
+                let temporary = upper.temporary();
+                if file.kind == FileType::Symlink {
+                    let link = rustix::fs::readlinkat(&*file.held, c"", Vec::new())?;
+                    upper.work.make_symlink(temporary.name(), link.as_bytes())?;
+                } else {
+                    let device = device_of(stat);
+                    upper.work.make_node(temporary.name(), file.kind, 0, device)?;
+                }
+                Copy::Named(temporary)
             }
+        };
+        let fresh = self.dress(from, copy.target(upper), stat, marked)?;
+        // Shared blocks are synced by nobody, the kernel included: they are on disk.
+        if let Copy::Unnamed(file) = &copy
+            && written == Written::Bytes
+        {
+            self.options.durability.sync_file(file)?;
         }
-        self.dress(from, Target::Name(&upper.work, temporary.name()), stat, marked)?;
-        Ok(Copy::Named(temporary))
+        Ok((copy, fresh))
     }
 
     fn copy_data(
@@ -172,37 +197,51 @@ impl Core {
         file: &RealFile,
         stat: &Stat,
         copy: &Copy<'_>,
-    ) -> SysResult<()> {
-        let held = file.data.as_ref().unwrap_or(&file.held);
-        let source = dir::reopen(std::os::fd::AsFd::as_fd(held), OFlags::RDONLY)?;
+    ) -> SysResult<Written> {
+        let source = open_data(file)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         match copy {
             Copy::Unnamed(to) => copy::contents(&source, to, length),
             Copy::Named(temporary) => {
                 let to = upper.work.open(temporary.name(), OFlags::WRONLY, 0)?;
-                copy::contents(&source, &to, length)?;
-                self.options.durability.sync_file(&to)
+                self.copy_and_sync(&source, &to, length).map(|()| Written::Nothing)
             }
+            Copy::Directory(..) => Ok(Written::Nothing),
         }
     }
 
-    /// Gives a copy the attributes of what it is a copy of.
-    fn dress(&self, from: Target<'_>, to: Target<'_>, stat: &Stat, marked: bool) -> SysResult<()> {
+    fn copy_and_sync(&self, from: &File, to: &File, length: u64) -> SysResult<()> {
+        match copy::contents(from, to, length)? {
+            Written::Bytes => self.options.durability.sync_file(to),
+            Written::Nothing => Ok(()),
+        }
+    }
+
+    /// Gives a copy the attributes of what it is a copy of; returns the status that it had before.
+    fn dress(
+        &self,
+        from: Target<'_>,
+        to: Target<'_>,
+        stat: &Stat,
+        marked: bool,
+    ) -> SysResult<Stat> {
         // The owner comes first, since changing it clears a file's capabilities.
         let fresh = self.status(to)?;
-        if (fresh.st_uid, fresh.st_gid) != (stat.st_uid, stat.st_gid)
-            && self.recorded(from, stat)?.is_none()
-        {
+        let same_owner = (fresh.st_uid, fresh.st_gid) == (stat.st_uid, stat.st_gid);
+        if !same_owner && self.recorded(from, stat)?.is_none() {
             self.set_owner_or_record(to, stat, stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)?;
         }
-        self.copy_xattrs(from, to)?;
+        let has_xattrs = self.copy_xattrs(from, to)?;
         if marked {
             xattr::set(to, &self.options.namespace.name(mark::ORIGIN), b"")?;
         }
-        if type_of(stat) != FileType::Symlink {
+        // Neither an owner nor an access list has changed the bits that it was created with.
+        let same_mode = same_owner && !has_xattrs && fresh.st_mode == stat.st_mode;
+        if !same_mode && type_of(stat) != FileType::Symlink {
             inode_io::chmod(to, stat.st_mode & 0o7777)?;
         }
-        inode_io::set_times(to, atime_of(stat), mtime_of(stat))
+        inode_io::set_times(to, atime_of(stat), mtime_of(stat))?;
+        Ok(fresh)
     }
 
     pub(super) fn status(&self, target: Target<'_>) -> SysResult<Stat> {
@@ -212,13 +251,16 @@ impl Core {
         }
     }
 
-    /// Copies all attributes but overlayfs's own, and what only repeats others.
-    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> SysResult<()> {
+    /// Copies all attributes but overlayfs's own, and what only repeats others; `false` where there
+    /// is none.
+    pub(super) fn copy_xattrs(&self, from: Target<'_>, to: Target<'_>) -> SysResult<bool> {
+        let mut any = false;
         for name in xattr::list(from)? {
             if self.options.namespace.unescape(&name).is_none() || xattr::repeats_acl(&name) {
                 continue;
             }
             let Some(value) = xattr::get(from, &name)? else { continue };
+            any = true;
             match xattr::set(to, &name, &value) {
                 Ok(()) => {}
                 // Lost without harm, as in the kernel, unless it says who may do what.
@@ -226,7 +268,7 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn put_in_place(
@@ -236,41 +278,36 @@ impl Core {
         to: &Dir,
         name: &[u8],
         lower: &Stat,
-        copy: Copy<'_>,
+        (copy, fresh): (Copy<'_>, &Stat),
     ) -> SysResult<()> {
-        let held = match copy {
+        let (held, access) = match copy {
             Copy::Unnamed(file) => {
-                to.link_unnamed(name, std::os::fd::AsFd::as_fd(&file))?;
-                hold_name(to, name)?
+                to.link_unnamed(name, file.as_fd())?;
+                (file, Held::ReadWrite)
             }
-            Copy::Named(temporary) if type_of(lower) == FileType::Directory => {
-                let dir = self.place_directory(temporary, to, name, lower)?;
+            Copy::Directory(temporary, dir) => {
+                self.place_directory(temporary, to, name, lower)?;
                 self.raise_directory(node, dir)?;
-                parent.count_copy_up();
+                parent.name_changed(name);
                 return Ok(());
             }
             Copy::Named(temporary) => {
                 temporary.rename(to, name, RenameFlags::NOREPLACE)?;
-                hold_name(to, name)?
+                (hold_name(to, name)?, Held::Path)
             }
         };
         // The number first, then the count, then the node: whoever finds the upper file meanwhile
         // shows the old number, and whoever found the lower one looks again.
-        let stat = rustix::fs::fstat(&held)?;
         if lower.st_nlink == 1 {
-            self.remember_identity(&stat, node.identity());
+            self.remember_identity(fresh, node.identity());
         } else {
             // The other names keep the number: this one is a file of its own now.
-            node.set_identity(Identity::of(&stat));
+            node.set_identity(Identity::of(fresh));
         }
-        parent.count_copy_up();
+        parent.name_changed(name);
         let kind = type_of(lower);
-        node.set_real(Real::File(Arc::new(RealFile {
-            layer: 0,
-            kind,
-            held: held.into(),
-            data: None,
-        })));
+        let held = Arc::new(held);
+        node.set_real(Real::File(Arc::new(RealFile { layer: 0, kind, held, access, data: None })));
         Ok(())
     }
 
@@ -280,7 +317,7 @@ impl Core {
         to: &Dir,
         name: &[u8],
         lower: &Stat,
-    ) -> SysResult<Dir> {
+    ) -> SysResult<()> {
         let work = &self.upper()?.work;
         let closed = lower.st_mode & 0o200 == 0 && !is_root();
         if closed {
@@ -291,36 +328,31 @@ impl Core {
         if closed {
             to.chmod(name, lower.st_mode & 0o7777)?;
         }
-        to.child_as_path(name)
+        Ok(())
     }
 
     /// Puts the upper directory on top of a node's.
     fn raise_directory(&self, node: &Node, dir: Dir) -> SysResult<()> {
-        let mut parts = vec![Part { layer: 0, dir, opaque: Opaque::No }];
-        for part in &node.parts()?.parts {
-            let dir = part.dir.child_as_path(b".")?;
-            parts.push(Part { layer: part.layer, dir, opaque: part.opaque });
-        }
+        let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No })];
+        parts.extend(node.parts()?.parts.iter().map(Arc::clone));
         node.set_real(Real::Directory(Arc::new(MergedDir { parts })));
         Ok(())
     }
 
     /// Brings the data up of an upper file that has only the attributes.
     fn complete(&self, node: &Node, real: &Real, data: Data) -> SysResult<()> {
-        use std::os::fd::AsFd;
         let Real::File(file) = real else { return Ok(()) };
         let Some(below) = &file.data else { return Ok(()) };
         let stat = real.stat()?;
         if data == Data::Whole {
             let source = dir::reopen(below.as_fd(), OFlags::RDONLY)?;
             let to = dir::reopen(file.held.as_fd(), OFlags::WRONLY)?;
-            copy::contents(&source, &to, u64::try_from(stat.st_size).unwrap_or(0))?;
-            self.options.durability.sync_file(&to)?;
+            self.copy_and_sync(&source, &to, u64::try_from(stat.st_size).unwrap_or(0))?;
         }
-        inode_io::set_times(Target::held(&file.held), atime_of(&stat), mtime_of(&stat))?;
-        xattr::remove(Target::held(&file.held), &self.options.namespace.name(mark::METACOPY))?;
-        let held = rustix::io::fcntl_dupfd_cloexec(&file.held, 0)?;
-        let whole = RealFile { layer: 0, kind: file.kind, held, data: None };
+        inode_io::set_times(Target::held(&*file.held), atime_of(&stat), mtime_of(&stat))?;
+        xattr::remove(Target::held(&*file.held), &self.options.namespace.name(mark::METACOPY))?;
+        let held = Arc::clone(&file.held);
+        let whole = RealFile { layer: 0, kind: file.kind, held, access: file.access, data: None };
         node.set_real(Real::File(Arc::new(whole)));
         Ok(())
     }
@@ -333,10 +365,19 @@ fn must_be_copied(name: &[u8]) -> bool {
         || name == override_stat::NAME
 }
 
-fn create_regular(upper: &Upper) -> SysResult<Copy<'_>> {
+/// What a file's data is read from.
+pub(super) fn open_data(file: &RealFile) -> SysResult<Arc<File>> {
+    match &file.data {
+        Some(data) => dir::reopen(data.as_fd(), OFlags::RDONLY).map(Arc::new),
+        None if file.access == Held::Read => Ok(Arc::clone(&file.held)),
+        None => dir::reopen(file.held.as_fd(), OFlags::RDONLY).map(Arc::new),
+    }
+}
+
+fn create_regular(upper: &Upper, mode: u32) -> SysResult<Copy<'_>> {
     use std::sync::atomic::Ordering;
     if upper.has_unnamed.load(Ordering::Relaxed) {
-        match upper.work.open(b".", OFlags::TMPFILE | OFlags::RDWR, 0o600) {
+        match upper.work.open(b".", OFlags::TMPFILE | OFlags::RDWR, mode) {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
             other => return other.map(Copy::Unnamed),
         }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::copy_up::Data;
 use super::lookup::Seen;
-use super::node::Node;
+use super::node::{Access, Node, RealFile};
 use super::ownership::is_stand_in;
 use super::upper::Temporary;
 use super::{Core, Redirects};
@@ -41,7 +41,7 @@ impl Core {
     /// # Errors
     /// EEXIST; EPERM for a character device 0:0, which would be a whiteout.
     pub(super) fn create(&self, dir: &Arc<Node>, name: &[u8], new: New<'_>) -> SysResult<()> {
-        let _names = dir.change_names()?;
+        let _names = dir.change_names([name])?;
         if !matches!(self.see_locked(dir, name)?, Seen::Absent) {
             return Err(Errno::EXIST);
         }
@@ -66,12 +66,59 @@ impl Core {
             }
         }
         self.copy_up(dir, Data::Whole)?;
-        let to = dir.upper_dir()?;
-        if !self.has_whiteout(&to, name)? {
-            self.make(&to, name, new)?;
-            return self.mark_new_directory(dir, &to, name, new);
+        let to = dir.upper_part()?;
+        match self.make(&to.dir, name, new) {
+            // Nothing shows at that name, so what exists hides something.
+            Err(Errno::EXIST) if self.has_whiteout(&to.dir, name)? => {
+                self.replace_whiteout(&to.dir, name, new)
+            }
+            other => other.and_then(|()| self.mark_new_directory(dir, &to.dir, name, new)),
         }
-        self.replace_whiteout(&to, name, new)
+    }
+
+    /// Creates a regular file, open as `flags` say whatever its mode is, by one who holds the names
+    /// of `dir` and knows that `name` is free.
+    pub(super) fn create_open(
+        &self,
+        dir: &Arc<Node>,
+        name: &[u8],
+        mode: u32,
+        flags: OFlags,
+    ) -> SysResult<Arc<Node>> {
+        let upper = self.upper()?;
+        self.may_change(dir)?;
+        self.copy_up(dir, Data::Whole)?;
+        let to = &dir.upper_part()?.dir;
+        let create = (flags - OFlags::TRUNC) | OFlags::CREATE | OFlags::EXCL;
+        let file = match to.open(name, create, mode) {
+            Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
+                let stand_in = upper.stand_in(to)?;
+                let temporary = upper.temporary();
+                let file = match &stand_in {
+                    None => upper.work.open(temporary.name(), create, mode)?,
+                    Some((_, inside)) => {
+                        let file = inside.open(b"new", create, mode)?;
+                        let flags = RenameFlags::empty();
+                        inside.rename(b"new", &upper.work, temporary.name(), flags)?;
+                        file
+                    }
+                };
+                temporary.rename(to, name, RenameFlags::empty())?;
+                file
+            }
+            other => other?,
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        let access = match flags & OFlags::RWMODE {
+            // Nobody else may use it.
+            _ if flags.contains(OFlags::APPEND) => Access::Path,
+            OFlags::RDWR => Access::ReadWrite,
+            OFlags::WRONLY => Access::Write,
+            _ => Access::Read,
+        };
+        let (kind, held) = (FileType::RegularFile, Arc::new(file));
+        let file = RealFile { layer: 0, kind, held, access, data: None };
+        Ok(self.adopt_new(dir, name, file, &stat))
     }
 
     fn replace_whiteout(&self, to: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
@@ -142,7 +189,17 @@ impl Core {
     /// # Errors
     /// EPERM for a directory; EEXIST.
     pub(super) fn link(&self, node: &Arc<Node>, dir: &Arc<Node>, name: &[u8]) -> SysResult<()> {
-        let _names = dir.change_names()?;
+        let _names = dir.change_names([name])?;
+        self.link_locked(node, dir, name)
+    }
+
+    /// As [`Core::link`], by one who holds the names of `dir`.
+    pub(super) fn link_locked(
+        &self,
+        node: &Arc<Node>,
+        dir: &Arc<Node>,
+        name: &[u8],
+    ) -> SysResult<()> {
         if !matches!(self.see_locked(dir, name)?, Seen::Absent) {
             return Err(Errno::EXIST);
         }
@@ -157,16 +214,18 @@ impl Core {
         }
         self.copy_up(node, Data::Whole)?;
         self.copy_up(dir, Data::Whole)?;
-        let to = dir.upper_dir()?;
+        let to = &dir.upper_part()?.dir;
         if self.carries_origin(node)? {
-            self.mark_impure(dir, &to)?;
+            self.mark_impure(dir, to)?;
         }
-        if !self.has_whiteout(&to, name)? {
-            return self.link_held(node, &to, name);
+        match self.link_held(node, to, name) {
+            Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
+                let temporary: Temporary<'_> = upper.temporary();
+                self.link_held(node, &upper.work, temporary.name())?;
+                temporary.rename(to, name, RenameFlags::empty())
+            }
+            other => other,
         }
-        let temporary: Temporary<'_> = upper.temporary();
-        self.link_held(node, &upper.work, temporary.name())?;
-        temporary.rename(&to, name, RenameFlags::empty())
     }
 
     fn link_held(&self, node: &Node, to: &Dir, name: &[u8]) -> SysResult<()> {
@@ -182,6 +241,9 @@ impl Core {
 
     /// Whether a node is a file that stands in for a device.
     pub(super) fn stands_in(&self, node: &Node) -> SysResult<bool> {
+        if !self.records_owners() {
+            return Ok(false);
+        }
         let real = node.real();
         Ok(is_stand_in(self.recorded(real.target()?, &real.stat()?)?.as_ref()))
     }

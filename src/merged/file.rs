@@ -9,15 +9,13 @@ use std::sync::{Arc, Mutex, RwLock};
 use rustix::fs::{Access, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::copy_up::Data;
-use super::create::New;
+use super::copy_up::{Data, open_data};
 use super::metadata::Metadata;
-use super::node::{Node, Real, lock};
+use super::node::{Access as Held, Node, Real, lock};
 use super::path::{Follow, Last, trim_slashes};
 use super::read::bytes;
 use super::{Core, Tree};
 use crate::error::{Context, Result};
-use crate::inode::Device;
 use crate::sys::dir::{self, SysResult};
 
 /// How a file is opened, as [`std::fs::OpenOptions`].
@@ -96,6 +94,20 @@ impl OpenOptions {
         if sound { Ok(()) } else { Err(Errno::INVAL) }
     }
 
+    /// How a file that is found is held: as it is read, or its data copied up.
+    fn hold(&self) -> OFlags {
+        match (self.writes(), self.truncate || self.create_new) {
+            (_, true) => OFlags::PATH,
+            (true, _) => OFlags::RDWR,
+            _ => OFlags::RDONLY,
+        }
+    }
+
+    /// Refuses options that ask for a new file.
+    pub(super) fn check_existing(&self) -> SysResult<()> {
+        if self.creates() { Err(Errno::INVAL) } else { self.check() }
+    }
+
     fn flags(&self) -> OFlags {
         let mut flags = match (self.read, self.writes()) {
             (true, true) => OFlags::RDWR,
@@ -119,6 +131,8 @@ pub struct File {
     opened: RwLock<Opened>,
     at: Mutex<u64>,
     append: bool,
+    /// The descriptor may be one that can do more than was asked for.
+    readable: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -149,23 +163,37 @@ impl Core {
         if walked.slash && options.creates() {
             return Err(Errno::ISDIR);
         }
-        if let Some(node) = self.node(&walked.dir, name)? {
+        let seen = match walked.seen {
+            Some(seen) => seen,
+            None => self.see(&walked.dir, name)?,
+        };
+        if let Some(node) = self.node_of(&walked.dir, name, seen, options.hold())? {
             return self.open_existing(node, walked.slash, options);
         }
         if !options.creates() {
             return Err(Errno::NOENT);
         }
-        let names = walked.dir.change_names()?;
-        // Another thread may have created it meanwhile.
-        if let Some(node) = self.node_locked(&walked.dir, name)? {
+        self.create_file(&walked.dir, name, options)
+    }
+
+    /// Creates a file and opens it, or opens the one that another thread created meanwhile.
+    pub(super) fn create_file(
+        self: &Arc<Self>,
+        dir: &Arc<Node>,
+        name: &[u8],
+        options: &OpenOptions,
+    ) -> SysResult<File> {
+        options.check()?;
+        let names = dir.change_names([name])?;
+        if let Some(node) = self.node_locked(dir, name)? {
             drop(names);
-            return self.open_existing(node, walked.slash, options);
+            return self.open_existing(node, false, options);
         }
         let mode = options.mode.unwrap_or(0o666) & 0o7777;
-        let new = New::Node { kind: FileType::RegularFile, mode, device: Device::ZERO };
-        self.create_locked(&walked.dir, name, new)?;
-        let node = self.node_locked(&walked.dir, name)?.ok_or(Errno::STALE)?;
-        self.open_created(node, options)
+        let node = self.create_open(dir, name, mode, options.flags())?;
+        drop(names);
+        let Real::File(real) = node.real() else { return Err(Errno::STALE) };
+        Ok(self.file(node, Arc::clone(&real.held), true, options))
     }
 
     fn open_existing(
@@ -183,27 +211,12 @@ impl Core {
         self.open_node(node, options)
     }
 
-    /// Opens a new file, whose mode may refuse to the process what it asked for.
-    fn open_created(self: &Arc<Self>, node: Arc<Node>, options: &OpenOptions) -> SysResult<File> {
-        let real = node.real();
-        let held = real.held()?;
-        let open = || dir::reopen(held, options.flags() - OFlags::TRUNC);
-        let file = match open() {
-            Err(Errno::ACCESS) => {
-                let mode = real.stat()?.st_mode & 0o7777;
-                let target = real.target()?;
-                crate::sys::inode_io::chmod(target, mode | 0o600)?;
-                let file = open();
-                crate::sys::inode_io::chmod(target, mode)?;
-                file?
-            }
-            other => other?,
-        };
-        Ok(self.file(node, file, true, options))
-    }
-
     /// Opens a node that was found.
-    fn open_node(self: &Arc<Self>, node: Arc<Node>, options: &OpenOptions) -> SysResult<File> {
+    pub(super) fn open_node(
+        self: &Arc<Self>,
+        node: Arc<Node>,
+        options: &OpenOptions,
+    ) -> SysResult<File> {
         let kind = match node.real() {
             Real::Directory(_) => return Err(Errno::ISDIR),
             Real::File(file) => file.kind,
@@ -224,38 +237,53 @@ impl Core {
         let read = if options.read { Access::READ_OK } else { Access::empty() };
         self.must_be_able(&node, read | Access::WRITE_OK)?;
         self.copy_up(&node, if options.truncate { Data::Nothing } else { Data::Whole })?;
-        let file = dir::reopen(node.real().held()?, options.flags())?;
+        let Real::File(real) = node.real() else { return Err(Errno::ISDIR) };
+        let file = if real.access == Held::ReadWrite && !options.append {
+            if options.truncate {
+                rustix::fs::ftruncate(&*real.held, 0)?;
+            }
+            Arc::clone(&real.held)
+        } else {
+            Arc::new(dir::reopen(real.held.as_fd(), options.flags())?)
+        };
         Ok(self.file(node, file, true, options))
     }
 
     /// What is read of a node now, and whether that will not change any more.
-    fn open_to_read(&self, node: &Node) -> SysResult<(std::fs::File, bool)> {
+    fn open_to_read(&self, node: &Node) -> SysResult<(Arc<std::fs::File>, bool)> {
         let Real::File(real) = node.real() else { return Err(Errno::ISDIR) };
-        let held = real.data.as_ref().unwrap_or(&real.held);
-        let file = dir::reopen(held.as_fd(), OFlags::RDONLY)?;
         let is_final = real.data.is_none() && (self.upper.is_none() || real.layer == 0);
-        Ok((file, is_final))
+        if is_final && self.upper.is_some() {
+            // Its mode may have changed since it was opened.
+            self.must_be_able(node, Access::READ_OK)?;
+        }
+        Ok((open_data(&real)?, is_final))
     }
 
     fn file(
         self: &Arc<Self>,
         node: Arc<Node>,
-        file: std::fs::File,
+        file: Arc<std::fs::File>,
         is_final: bool,
         options: &OpenOptions,
     ) -> File {
-        let opened = Opened { file: Arc::new(file), is_final };
+        let opened = Opened { file, is_final };
         File {
             core: Arc::clone(self),
             node,
             opened: RwLock::new(opened),
             at: Mutex::new(0),
             append: options.append,
+            readable: options.read,
         }
     }
 }
 
 impl File {
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     /// The file that stands for the node now.
     fn real(&self) -> io::Result<Arc<std::fs::File>> {
         let opened = self.opened.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
@@ -263,7 +291,7 @@ impl File {
             return Ok(opened.file);
         }
         let (file, is_final) = self.core.open_to_read(&self.node)?;
-        let opened = Opened { file: Arc::new(file), is_final };
+        let opened = Opened { file, is_final };
         let file = Arc::clone(&opened.file);
         *self.opened.write().unwrap_or_else(std::sync::PoisonError::into_inner) = opened;
         Ok(file)
@@ -274,6 +302,9 @@ impl File {
     /// # Errors
     /// As `pread(2)`.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if !self.readable {
+            return Err(Errno::BADF.into());
+        }
         self.real()?.read_at(buffer, offset)
     }
 

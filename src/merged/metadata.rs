@@ -1,11 +1,12 @@
 //! What is told of a file.
 
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
 use super::node::Identity;
 use crate::format::override_stat::{OverrideStat, RecordedKind};
 use crate::inode::{Device, Timestamp};
-use crate::sys::dir::{Kind, atime_of, device_of, mtime_of, type_of};
+use crate::sys::dir::{Kind, SysResult, atime_of, device_of, mtime_of, type_of};
 
 /// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +37,22 @@ impl EntryKind {
             FileType::Fifo => Self::Fifo,
             FileType::Socket => Self::Socket,
             FileType::RegularFile | FileType::Unknown => Self::Regular,
+        }
+    }
+
+    /// As `mknod(2)` is told.
+    ///
+    /// # Errors
+    /// EPERM for a directory, EINVAL for a symlink, as it answers.
+    pub(super) fn to_be_made(self) -> SysResult<FileType> {
+        match self {
+            Self::Directory => Err(Errno::PERM),
+            Self::Symlink => Err(Errno::INVAL),
+            Self::Regular => Ok(FileType::RegularFile),
+            Self::CharDevice => Ok(FileType::CharacterDevice),
+            Self::BlockDevice => Ok(FileType::BlockDevice),
+            Self::Fifo => Ok(FileType::Fifo),
+            Self::Socket => Ok(FileType::Socket),
         }
     }
 

@@ -7,8 +7,9 @@
 //!
 //! How it is built: `node` knows the objects of the tree and the handles behind them; `lookup`
 //! finds them; `copy_up`, `create`, `remove`, `rename` and `attributes` change them, by node and
-//! name; `path` turns paths into nodes, inside the root and nowhere else; the methods of [`Tree`]
-//! and [`File`] are thin over all that. Errors carry the number that the kernel would give.
+//! name; `path` turns paths into nodes, inside the root and nowhere else; the methods of [`Tree`],
+//! [`Node`] and [`File`] are thin over all that. A server of a file system protocol sits on
+//! [`Node`]: objects and names, no paths. Errors carry the number that the kernel would give.
 //!
 //! Where it differs from a mount, and why:
 //!
@@ -44,8 +45,10 @@ mod attributes;
 mod copy_up;
 mod create;
 mod file;
+mod handle;
 mod lookup;
 mod metadata;
+mod names;
 mod node;
 mod ownership;
 mod path;
@@ -68,11 +71,12 @@ use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 use crate::sys::durable::Durability;
 
-use node::{Identity, Node, Real, Table};
+use node::{Identity, Real, Table};
 use upper::Upper;
 
 pub use crate::format::Ownership;
 pub use file::{File, OpenOptions};
+pub use handle::Node;
 pub use metadata::{DirEntry, EntryKind, Metadata};
 pub use read::{Walk, WalkEntry};
 pub use rename::RenameMode;
@@ -173,7 +177,7 @@ struct Core {
     stack: Stack,
     upper: Option<Upper>,
     table: Arc<Table>,
-    root: Arc<Node>,
+    root: Arc<node::Node>,
     /// Held while a directory moves to another parent, so that none ends up inside itself.
     moves: Mutex<()>,
     /// The numbers under which files that were copied up here are shown, by the upper file's own.
@@ -229,7 +233,7 @@ impl Core {
         let root = stack.root()?;
         let identity = Identity::of(&root.top()?.dir.stat_self()?);
         let real = Real::Directory(Arc::new(root));
-        let root = Arc::new(Node::new(0, &table, None, real, identity));
+        let root = Arc::new(node::Node::new(0, &table, None, real, identity));
         Ok(Self {
             stack,
             upper,
@@ -249,7 +253,7 @@ impl Core {
         self.upper.as_ref().ok_or(Errno::ROFS)
     }
 
-    fn is_upper(&self, node: &Node) -> SysResult<bool> {
+    fn is_upper(&self, node: &node::Node) -> SysResult<bool> {
         Ok(self.upper.is_some() && node.real().layer()? == 0)
     }
 }

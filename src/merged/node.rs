@@ -1,21 +1,22 @@
 //! Nodes: what the names of the merged tree lead to, each with the handles of what is on disk.
 //!
 //! A node outlives a change of its name, and the copy-up of what it stands for: whoever holds it
-//! sees the upper file from then on. The table finds the node that is alive for a name, so that
-//! there is never a second one. It is divided, so that threads in different directories do not
-//! wait for each other.
+//! sees the upper file from then on. Each directory knows the nodes of its names that are alive, so
+//! that there is never a second one, and threads in different directories do not wait for each
+//! other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::RwLockWriteGuard;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use crate::format::lookup::MergedDir;
-use crate::sys::Dir;
+use super::names::{Change, Known, MOST_KNOWN, Names};
+use crate::format::listing::MergedEntry;
+use crate::format::lookup::{MergedDir, Part};
 use crate::sys::dir::SysResult;
 use crate::sys::xattr::Target;
 
@@ -28,10 +29,12 @@ pub(super) struct Node {
     real: RwLock<Real>,
     /// Of a directory: held shared while a name is looked up in it, alone while one is changed.
     names: RwLock<()>,
+    /// Of a directory: what is known of the names in it.
+    inside: Mutex<Names>,
     /// Held while it is copied up, or while what is copied up may not change.
     copying: Mutex<()>,
-    /// Of a directory: counts the files in it that were copied up.
-    copied_up: AtomicU64,
+    /// Of a directory: counts the changes of names in it, and the copy-ups.
+    version: AtomicU64,
     /// Of a directory: names were looked up in it, and its permissions are what they were then.
     searched: AtomicBool,
     /// Of an upper directory: it carries the mark `impure`.
@@ -74,10 +77,21 @@ pub(super) enum Real {
 pub(super) struct RealFile {
     pub(super) layer: usize,
     pub(super) kind: FileType,
-    /// Held with `O_PATH`.
-    pub(super) held: OwnedFd,
+    /// Open with `O_PATH`, or so that it can also be read or written.
+    pub(super) held: Arc<File>,
+    pub(super) access: Access,
     /// What holds the data, where the file itself has only the attributes (`metacopy`).
     pub(super) data: Option<OwnedFd>,
+}
+
+/// What the handle of a file can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing but the file's attributes.
+    Path,
+    Read,
+    Write,
+    ReadWrite,
 }
 
 impl Real {
@@ -93,7 +107,8 @@ impl Real {
     pub(super) fn target(&self) -> SysResult<Target<'_>> {
         match self {
             Self::Directory(dir) => Ok(Target::held(&dir.top()?.dir)),
-            Self::File(file) => Ok(Target::held(&file.held)),
+            Self::File(file) if file.access != Access::Path => Ok(Target::open(&*file.held)),
+            Self::File(file) => Ok(Target::held(&*file.held)),
         }
     }
 
@@ -129,8 +144,9 @@ impl Node {
             place: Mutex::new(place),
             real: RwLock::new(real),
             names: RwLock::new(()),
+            inside: Mutex::default(),
             copying: Mutex::new(()),
-            copied_up: AtomicU64::new(0),
+            version: AtomicU64::new(0),
             searched: AtomicBool::new(false),
             impure: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -195,13 +211,89 @@ impl Node {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a change of a name.
+    /// For a change of names; of an emptied directory, of none.
     ///
     /// # Errors
     /// ENOENT where the directory itself was removed.
-    pub(super) fn change_names(&self) -> SysResult<RwLockWriteGuard<'_, ()>> {
+    pub(super) fn change_names<'a, const N: usize>(
+        &'a self,
+        names: [&'a [u8]; N],
+    ) -> SysResult<Change<'a, N>> {
         let guard = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if self.is_gone() { Err(Errno::NOENT) } else { Ok(guard) }
+        let change = Change { dir: self, names, _alone: guard };
+        if self.is_gone() { Err(Errno::NOENT) } else { Ok(change) }
+    }
+
+    /// The node that is alive for a name in this directory.
+    pub(super) fn alive(&self, name: &[u8]) -> Option<Arc<Self>> {
+        lock(&self.inside).alive(name)
+    }
+
+    /// Takes in a node unless one is alive at its name, or the directory is no longer what it was
+    /// at `version`, so that it may be out of date.
+    pub(super) fn adopt(&self, name: &[u8], node: Self, version: u64) -> Option<Arc<Self>> {
+        let node = Arc::new(node);
+        let mut inside = lock(&self.inside);
+        let living = inside.alive(name);
+        if living.is_none() && self.version() == version {
+            inside.insert(name, &node);
+            return Some(node);
+        }
+        drop(inside);
+        // Not while the names are held: dropping it looks itself up.
+        drop(node);
+        living
+    }
+
+    /// Takes in the node of a name that was just made, by one who holds the names.
+    pub(super) fn adopt_made(&self, name: &[u8], node: Self) -> Arc<Self> {
+        let node = Arc::new(node);
+        lock(&self.inside).insert(name, &node);
+        node
+    }
+
+    /// Where a name in this directory is known to be.
+    pub(super) fn known(&self, parts: &Arc<MergedDir>, name: &[u8]) -> Known {
+        lock(&self.inside).known(parts, name)
+    }
+
+    /// All names in this directory, where they are known.
+    pub(super) fn known_listing(&self, parts: &Arc<MergedDir>) -> Option<Arc<Vec<MergedEntry>>> {
+        lock(&self.inside).listing(parts)
+    }
+
+    /// Keeps where a name is, by one who read it at `version` and holds the names; `true`
+    /// where it becomes cheaper to read all of them.
+    pub(super) fn learn(
+        &self,
+        parts: &Arc<MergedDir>,
+        name: &[u8],
+        known: Known,
+        version: u64,
+    ) -> bool {
+        let mut inside = lock(&self.inside);
+        if self.version() == version {
+            inside.learn(parts, name, known, &self.table.known);
+        }
+        inside.count_looks(parts)
+    }
+
+    /// As [`Node::learn`], for all names.
+    pub(super) fn learn_listing(
+        &self,
+        parts: &Arc<MergedDir>,
+        listing: &Arc<Vec<MergedEntry>>,
+        version: u64,
+    ) {
+        let mut inside = lock(&self.inside);
+        if self.version() == version {
+            inside.learn_listing(parts, listing, &self.table.known);
+        }
+    }
+
+    /// For a change of who may look into this directory.
+    pub(super) fn forget_all_known(&self) {
+        lock(&self.inside).forget_all(&self.table.known);
     }
 
     /// For a copy-up of this node.
@@ -209,22 +301,23 @@ impl Node {
         lock(&self.copying)
     }
 
-    pub(super) fn copied_up(&self) -> u64 {
-        self.copied_up.load(Ordering::Acquire)
+    /// Changes with every change of a name in this directory, and every copy-up of one.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
-    pub(super) fn count_copy_up(&self) {
-        self.copied_up.fetch_add(1, Ordering::AcqRel);
+    /// Says that a name in this directory is not where it was.
+    pub(super) fn name_changed(&self, name: &[u8]) {
+        // Counted first: what is learnt meanwhile is either refused for that, or forgotten here.
+        self.version.fetch_add(1, Ordering::AcqRel);
+        lock(&self.inside).forget(name, &self.table.known);
     }
 
-    /// The upper directory of a directory that was copied up.
-    pub(super) fn upper_dir(&self) -> SysResult<Dir> {
+    /// The upper part of a directory that was copied up.
+    pub(super) fn upper_part(&self) -> SysResult<Arc<Part>> {
         let parts = self.parts()?;
         let top = parts.top()?;
-        if top.layer != 0 {
-            return Err(Errno::ROFS);
-        }
-        top.dir.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        if top.layer == 0 { Ok(Arc::clone(top)) } else { Err(Errno::ROFS) }
     }
 
     /// Takes the node's name away; it lives on for those who hold it.
@@ -232,7 +325,7 @@ impl Node {
         let place = lock(&self.place).take();
         self.gone.store(true, Ordering::Release);
         if let Some(place) = place {
-            self.table.remove(place.parent.id, &place.name, self.id);
+            place.parent.forget_child(&place.name, self.id);
         }
     }
 
@@ -241,37 +334,53 @@ impl Node {
         let new = Place { parent: Arc::clone(parent), name: name.into() };
         let old = lock(&self.place).replace(new);
         if let Some(old) = old {
-            self.table.remove(old.parent.id, &old.name, self.id);
+            old.parent.forget_child(&old.name, self.id);
         }
-        self.table.insert(parent.id, name, self);
+        lock(&parent.inside).insert(name, self);
+    }
+}
+
+impl Node {
+    fn forget_child(&self, name: &[u8], id: u64) {
+        lock(&self.inside).remove(name, id);
+    }
+
+    /// Leaves its name to another, before it gets a new one itself.
+    pub(super) fn forget_place(&self) {
+        let place = lock(&self.place).take();
+        if let Some(place) = place {
+            place.parent.forget_child(&place.name, self.id);
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.forget_all_known();
         let place = lock(&self.place).take();
         let Some(place) = place else { return };
-        self.table.remove(place.parent.id, &place.name, self.id);
+        place.parent.forget_child(&place.name, self.id);
         // A long chain of parents is let go one by one, not each inside the drop of the last.
         let mut next = Some(place.parent);
         while let Some(node) = next.take().and_then(Arc::into_inner) {
             let place = lock(&node.place).take();
             if let Some(place) = place {
-                node.table.remove(place.parent.id, &place.name, node.id);
+                place.parent.forget_child(&place.name, node.id);
                 next = Some(place.parent);
             }
         }
     }
 }
 
-type Shard = HashMap<(u64, Box<[u8]>), (u64, Weak<Node>)>;
-
-/// The nodes that are alive, by directory and name.
+/// What all nodes of a tree share.
 #[derive(Debug)]
 pub(super) struct Table {
-    shards: Vec<Mutex<Shard>>,
     next_id: AtomicU64,
+    /// Of how many names it is kept where they are.
+    known: AtomicUsize,
     recent: Mutex<Recent>,
+    /// The most descriptors that are held for directories which nobody uses.
+    most_kept: usize,
 }
 
 /// Directories that are kept alive because they were used lately.
@@ -281,70 +390,21 @@ struct Recent {
     descriptors: usize,
 }
 
-const SHARDS: usize = 64;
-
-/// The most descriptors that are held for directories which nobody uses.
-const KEPT_DESCRIPTORS: usize = 256;
-
 impl Table {
     pub(super) fn new() -> Arc<Self> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Arc::new(Self {
-            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             next_id: AtomicU64::new(1),
+            known: AtomicUsize::new(0),
             recent: Mutex::default(),
+            // A quarter of what the process may open; 256 of the usual 1,024.
+            most_kept: (limit / 4).clamp(64, 4096),
         })
     }
 
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn shard(&self, parent: u64, name: &[u8]) -> MutexGuard<'_, Shard> {
-        use std::hash::{Hash, Hasher};
-        let mut hasher = std::hash::DefaultHasher::new();
-        (parent, name).hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0);
-        #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
-        lock(&self.shards[index])
-    }
-
-    pub(super) fn get(&self, parent: u64, name: &[u8]) -> Option<Arc<Node>> {
-        let shard = self.shard(parent, name);
-        shard.get(&(parent, name.into())).and_then(|(_, node)| node.upgrade())
-    }
-
-    /// Takes in a node unless one is alive at its name, or `is_stale` says that it is out of date.
-    pub(super) fn adopt(
-        &self,
-        parent: u64,
-        name: &[u8],
-        node: Node,
-        is_stale: impl Fn() -> bool,
-    ) -> Option<Arc<Node>> {
-        let node = Arc::new(node);
-        let mut shard = self.shard(parent, name);
-        let key = (parent, name.into());
-        let living = shard.get(&key).and_then(|(_, node)| node.upgrade());
-        if living.is_none() && !is_stale() {
-            shard.insert(key, (node.id, Arc::downgrade(&node)));
-            return Some(node);
-        }
-        drop(shard);
-        // Not while the shard is held: dropping it looks itself up.
-        drop(node);
-        living
-    }
-
-    fn insert(&self, parent: u64, name: &[u8], node: &Arc<Node>) {
-        self.shard(parent, name).insert((parent, name.into()), (node.id, Arc::downgrade(node)));
-    }
-
-    fn remove(&self, parent: u64, name: &[u8], id: u64) {
-        let mut shard = self.shard(parent, name);
-        let key = (parent, name.into());
-        if shard.get(&key).is_some_and(|(owner, _)| *owner == id) {
-            shard.remove(&key);
-        }
     }
 
     /// Keeps a directory alive for a while, so that the next path through it is short.
@@ -353,9 +413,14 @@ impl Table {
         let mut recent = lock(&self.recent);
         recent.descriptors += descriptors;
         recent.nodes.push_back((Arc::clone(node), descriptors));
-        while recent.descriptors > KEPT_DESCRIPTORS {
+        let mut crowded = self.known.load(Ordering::Relaxed) >= MOST_KNOWN;
+        while recent.descriptors > self.most_kept || crowded {
             let Some((node, descriptors)) = recent.nodes.pop_front() else { break };
             recent.descriptors -= descriptors;
+            if crowded {
+                node.forget_all_known();
+                crowded = self.known.load(Ordering::Relaxed) >= MOST_KNOWN;
+            }
             dropped.push(node);
         }
         drop(recent);
@@ -365,15 +430,5 @@ impl Table {
     pub(super) fn clear(&self) {
         let recent = std::mem::take(&mut *lock(&self.recent));
         drop(recent);
-    }
-}
-
-impl Node {
-    /// Leaves its name to another, before it gets a new one itself.
-    pub(super) fn forget_place(&self) {
-        let place = lock(&self.place).take();
-        if let Some(place) = place {
-            self.table.remove(place.parent.id, &place.name, self.id);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Core;
@@ -176,7 +177,7 @@ impl Core {
     pub(super) fn link_target(&self, name: &[u8], seen: &Seen) -> SysResult<Option<Vec<u8>>> {
         match seen {
             Seen::Node(node) => read_held_link(node),
-            Seen::File(file, parts) => read_found_link(name, file, parts),
+            Seen::File(file, parts, _) => read_found_link(name, file, parts),
             Seen::Absent => Ok(None),
         }
     }
@@ -186,12 +187,23 @@ impl Core {
     /// # Errors
     /// ENOENT, ENOTDIR, ELOOP.
     pub(super) fn resolve(&self, path: &[u8], follow: Follow) -> SysResult<Arc<Node>> {
+        self.resolve_held(path, follow, OFlags::PATH)
+    }
+
+    /// As [`Core::resolve`], a file being held open as `flags` say where that is possible.
+    pub(super) fn resolve_held(
+        &self,
+        path: &[u8],
+        follow: Follow,
+        flags: OFlags,
+    ) -> SysResult<Arc<Node>> {
         let walked = self.walk(path, follow)?;
         let Last::Name(name) = &walked.last else { return Ok(walked.dir) };
-        let node = match walked.seen {
-            Some(Seen::Node(node)) => node,
-            _ => self.node(&walked.dir, name)?.ok_or(Errno::NOENT)?,
+        let seen = match walked.seen {
+            Some(seen) => seen,
+            None => self.see(&walked.dir, name)?,
         };
+        let node = self.node_of(&walked.dir, name, seen, flags)?.ok_or(Errno::NOENT)?;
         if walked.slash && !node.is_directory() {
             return Err(Errno::NOTDIR);
         }
@@ -249,11 +261,11 @@ pub(super) fn trim_slashes(path: &[u8]) -> &[u8] {
     }
 }
 
-fn read_held_link(node: &Node) -> SysResult<Option<Vec<u8>>> {
+pub(super) fn read_held_link(node: &Node) -> SysResult<Option<Vec<u8>>> {
     use super::node::Real;
     match node.real() {
         Real::File(file) if file.kind == rustix::fs::FileType::Symlink => {
-            let target = rustix::fs::readlinkat(&file.held, c"", Vec::new())?;
+            let target = rustix::fs::readlinkat(&*file.held, c"", Vec::new())?;
             Ok(Some(target.into_bytes()))
         }
         _ => Ok(None),

@@ -35,7 +35,7 @@ impl Core {
         match seen {
             Seen::Absent => Err(Errno::NOENT),
             Seen::Node(node) => self.metadata(node),
-            Seen::File(file, parts) => self.file_metadata(name, file, parts),
+            Seen::File(file, parts, _) => self.file_metadata(name, file, parts),
         }
     }
 
@@ -56,12 +56,9 @@ impl Core {
 
     /// The names in a directory, sorted by bytes.
     pub(super) fn read_dir(&self, node: &Arc<Node>) -> SysResult<Vec<DirEntry>> {
-        let entries = {
-            let _names = node.read_names();
-            self.stack.entries(&*node.parts()?)?
-        };
+        let entries = self.list(node)?;
         let mut named = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for entry in entries.iter() {
             let told = EntryKind::of_entry(entry.kind);
             let kind = match told {
                 Some(kind) if kind != EntryKind::Regular || !self.records_owners() => Some(kind),
@@ -69,7 +66,7 @@ impl Core {
             };
             // None: it is gone since the listing was read.
             if let Some(kind) = kind {
-                named.push(DirEntry { name: entry.name, kind });
+                named.push(DirEntry { name: entry.name.clone(), kind });
             }
         }
         Ok(named)

@@ -1,11 +1,12 @@
 //! Renaming: one `renameat2` inside the upper layer, which leaves a whiteout where one is needed.
 
-use std::sync::{Arc, RwLockWriteGuard};
+use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::copy_up::Data;
+use super::names::Change;
 use super::node::{Node, lock};
 use super::{Core, Redirects};
 use crate::format::opaque::{self, Opaque};
@@ -48,7 +49,7 @@ impl Core {
     pub(super) fn rename(&self, old: &End, new: &End, mode: RenameMode) -> SysResult<()> {
         let same_dir = old.dir.id == new.dir.id;
         let _moves = (!same_dir).then(|| lock(&self.moves));
-        let _names = lock_both(&old.dir, &new.dir)?;
+        let _names = lock_both(old, new)?;
         let source = self.node_locked(&old.dir, &old.name)?.ok_or(Errno::NOENT)?;
         let target = self.node_locked(&new.dir, &new.name)?;
         check_names(old, new, &source, target.as_ref(), mode)?;
@@ -101,7 +102,7 @@ impl Core {
         target: Option<&Arc<Node>>,
     ) -> SysResult<()> {
         let target_dir = target.filter(|target| target.is_directory());
-        let _inside = target_dir.map(|dir| dir.change_names()).transpose()?;
+        let _inside = target_dir.map(|dir| dir.change_names([])).transpose()?;
         let is_empty = match target_dir {
             Some(dir) => self.stack.entries(&*dir.parts()?)?.is_empty(),
             None => true,
@@ -118,16 +119,17 @@ impl Core {
         self.copy_up(source, Data::Whole)?;
         self.copy_up(&old.dir, Data::Whole)?;
         self.copy_up(&new.dir, Data::Whole)?;
-        let (from, to) = (old.dir.upper_dir()?, new.dir.upper_dir()?);
+        let (from, to) = (old.dir.upper_part()?, new.dir.upper_part()?);
+        let (from, to) = (&from.dir, &to.dir);
         let _copying = target.map(|target| target.lock_copying());
         if let Some(target) = target_dir
             && is_empty
             && self.is_upper(target)?
         {
-            self.clear_whiteouts(target, &to, &new.name)?;
+            self.clear_whiteouts(target, to, &new.name)?;
         }
-        let whiteout = target.is_none() && self.has_whiteout(&to, &new.name)?;
-        self.mark_moved(old, new, source, &to)?;
+        let whiteout = target.is_none() && self.has_whiteout(to, &new.name)?;
+        self.mark_moved(old, new, source, to)?;
         let exchanged = whiteout && (below || source.is_directory());
         let flags = if !below && !exchanged {
             RenameFlags::empty()
@@ -137,7 +139,7 @@ impl Core {
         } else {
             RenameFlags::WHITEOUT
         };
-        from.rename(&old.name, &to, &new.name, flags)?;
+        from.rename(&old.name, to, &new.name, flags)?;
         if flags == RenameFlags::EXCHANGE && !below {
             from.remove_file(&old.name)?;
         }
@@ -159,10 +161,11 @@ impl Core {
         for node in [source, &old.dir, &new.dir, target] {
             self.copy_up(node, Data::Whole)?;
         }
-        let (from, to) = (old.dir.upper_dir()?, new.dir.upper_dir()?);
-        self.mark_moved(old, new, source, &to)?;
-        self.mark_moved(new, old, target, &from)?;
-        from.rename(&old.name, &to, &new.name, RenameFlags::EXCHANGE)?;
+        let (from, to) = (old.dir.upper_part()?, new.dir.upper_part()?);
+        let (from, to) = (&from.dir, &to.dir);
+        self.mark_moved(old, new, source, to)?;
+        self.mark_moved(new, old, target, from)?;
+        from.rename(&old.name, to, &new.name, RenameFlags::EXCHANGE)?;
         target.forget_place();
         source.move_to(&new.dir, &new.name);
         target.move_to(&old.dir, &old.name);
@@ -249,18 +252,21 @@ impl Core {
     }
 }
 
-type Names<'a> = (RwLockWriteGuard<'a, ()>, Option<RwLockWriteGuard<'a, ()>>);
+type Changes<'a> = (Change<'a, 2>, Option<Change<'a, 2>>);
 
 /// Takes the names of two directories; of one inside the other, the outer first, since that is how
 /// they are taken everywhere.
-fn lock_both<'a>(one: &'a Arc<Node>, other: &'a Arc<Node>) -> SysResult<Names<'a>> {
+fn lock_both<'a>(old: &'a End, new: &'a End) -> SysResult<Changes<'a>> {
+    let (one, other) = (&old.dir, &new.dir);
+    // Which of the two is whose does not matter to what is forgotten at the end.
+    let names: [&[u8]; 2] = [&old.name, &new.name];
     if one.id == other.id {
-        return Ok((one.change_names()?, None));
+        return Ok((one.change_names(names)?, None));
     }
     let other_first = is_inside(one, other) || (!is_inside(other, one) && other.id < one.id);
     let (first, second) = if other_first { (other, one) } else { (one, other) };
-    let guard = first.change_names()?;
-    Ok((guard, Some(second.change_names()?)))
+    let change = first.change_names(names)?;
+    Ok((change, Some(second.change_names(names)?)))
 }
 
 fn is_inside(node: &Arc<Node>, outer: &Arc<Node>) -> bool {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{FileType, Timespec, Timestamps};
+use rustix::fs::{OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Tree;
@@ -37,6 +37,14 @@ impl SetTime {
             Self::At(time) => Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() },
         }
     }
+}
+
+/// Both times in the kernel's form; `None` where both stay, since the kernel leaves such a call
+/// before it looks at the file.
+pub(super) fn times(access: SetTime, modification: SetTime) -> Option<Timestamps> {
+    let both_stay = access == SetTime::Keep && modification == SetTime::Keep;
+    (!both_stay)
+        .then(|| Timestamps { last_access: access.spec(), last_modification: modification.spec() })
 }
 
 /// Changing the tree. In a read-only one everything here fails with EROFS.
@@ -104,16 +112,8 @@ impl Tree {
         device: Device,
     ) -> Result<()> {
         let path = path.as_ref();
-        let kind = match kind {
-            EntryKind::Directory => Err(Errno::PERM),
-            EntryKind::Symlink => Err(Errno::INVAL),
-            EntryKind::Regular => Ok(FileType::RegularFile),
-            EntryKind::CharDevice => Ok(FileType::CharacterDevice),
-            EntryKind::BlockDevice => Ok(FileType::BlockDevice),
-            EntryKind::Fifo => Ok(FileType::Fifo),
-            EntryKind::Socket => Ok(FileType::Socket),
-        };
-        kind.and_then(|kind| self.create(path, New::Node { kind, mode, device }))
+        kind.to_be_made()
+            .and_then(|kind| self.create(path, New::Node { kind, mode, device }))
             .during("create node", path)
     }
 
@@ -302,12 +302,7 @@ impl Tree {
         access: SetTime,
         modification: SetTime,
     ) -> Result<()> {
-        let times =
-            Timestamps { last_access: access.spec(), last_modification: modification.spec() };
-        if access == SetTime::Keep && modification == SetTime::Keep {
-            // The kernel leaves such a call before it looks at the file.
-            return Ok(());
-        }
+        let Some(times) = times(access, modification) else { return Ok(()) };
         self.change(path, follow, "set times of", |node| self.core.set_times(node, &times))
     }
 
@@ -380,7 +375,8 @@ impl Tree {
         doing: &str,
         change: impl FnOnce(&std::sync::Arc<super::node::Node>) -> SysResult<()>,
     ) -> Result<()> {
-        let act = || change(&self.core.resolve(bytes(path), follow)?);
+        // What is copied up is read, and what is open needs no `/proc` to be changed.
+        let act = || change(&self.core.resolve_held(bytes(path), follow, OFlags::RDONLY)?);
         act().during(doing, path)
     }
 }

@@ -1,7 +1,7 @@
 //! The writable layer: the WorkDir, in which every change of several steps is prepared.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ pub(super) struct Upper {
     pub(super) work: Dir,
     next: AtomicU64,
     /// The name in `work` of the whiteout of which all others are links.
-    whiteout: Mutex<Option<Box<[u8]>>>,
+    whiteout: Mutex<Option<Arc<[u8]>>>,
     /// The file system makes files without a name (`O_TMPFILE`), as far as is known.
     pub(super) has_unnamed: AtomicBool,
     _lock: Lock,
@@ -31,7 +31,7 @@ pub(super) struct Upper {
 #[derive(Debug)]
 pub(super) struct Temporary<'a> {
     dir: &'a Dir,
-    name: Box<[u8]>,
+    name: Arc<[u8]>,
     kept: bool,
 }
 
@@ -125,13 +125,17 @@ impl Upper {
     /// A whiteout under a temporary name: a link to the one that all share, while it takes links.
     pub(super) fn whiteout(&self) -> SysResult<Temporary<'_>> {
         let temporary = self.temporary();
-        let mut shared = lock(&self.whiteout);
-        if let Some(name) = shared.as_deref() {
-            match self.work.make_link(temporary.name(), &self.work, name) {
+        // Nobody waits for another's system call; two that find none make one each, and one stays.
+        let shared = lock(&self.whiteout).clone();
+        if let Some(name) = shared {
+            match self.work.make_link(temporary.name(), &self.work, &name) {
                 Ok(()) => return Ok(temporary),
                 Err(Errno::MLINK | Errno::OPNOTSUPP | Errno::PERM | Errno::NOENT) => {
-                    let _ = self.work.remove_file(name);
-                    *shared = None;
+                    let mut shared = lock(&self.whiteout);
+                    if shared.as_ref() == Some(&name) {
+                        *shared = None;
+                        let _ = self.work.remove_file(&name);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -139,8 +143,11 @@ impl Upper {
         whiteout::make(&self.work, temporary.name())?;
         let mut keep = self.temporary();
         if self.work.make_link(keep.name(), &self.work, temporary.name()).is_ok() {
-            keep.kept = true;
-            *shared = Some(keep.name.clone());
+            let mut shared = lock(&self.whiteout);
+            if shared.is_none() {
+                keep.kept = true;
+                *shared = Some(keep.name.clone());
+            }
         }
         Ok(temporary)
     }

@@ -7,6 +7,14 @@ use rustix::io::Errno;
 
 use super::dir::SysResult;
 
+/// What a copy has left to be written to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// There was nothing to copy, or the blocks are shared: those of the original, on disk already.
+    Nothing,
+    Bytes,
+}
+
 /// The most bytes that one `copy_file_range` is asked for.
 const CHUNK: u64 = 1 << 30;
 
@@ -14,12 +22,12 @@ const CHUNK: u64 = 1 << 30;
 ///
 /// Shares the blocks where the file system can (`FICLONE`), else lets the kernel copy
 /// (`copy_file_range`), else reads and writes. The offsets of both files are left anywhere.
-pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<()> {
+pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<Written> {
     if length == 0 {
-        return Ok(());
+        return Ok(Written::Nothing);
     }
     match rustix::fs::ioctl_ficlone(to, from) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(Written::Nothing),
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {}
         Err(error) => return Err(error),
     }
@@ -29,7 +37,7 @@ pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<()> {
         range(from, to, start, end)?;
         at = end;
     }
-    Ok(())
+    Ok(Written::Bytes)
 }
 
 /// The next run of bytes at or after `at` that is no hole; `None` where only a hole follows.

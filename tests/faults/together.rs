@@ -78,7 +78,6 @@ fn e82_who_dies_while_it_unpacks_holds_up_nobody() {
 fn e45_a_disk_that_is_full_anywhere_leaves_the_store_as_it_was() {
     sandbox!();
     let bed = Bed::new();
-    let mut refused = 0;
     for pages in 0..80 {
         let place = bed.place();
         let small = place.join("small");
@@ -100,11 +99,10 @@ fn e45_a_disk_that_is_full_anywhere_leaves_the_store_as_it_was() {
         };
         let done = load();
         if done.status == 0 {
-            assert!(refused > 2, "{refused}");
+            assert!(pages > 2, "{pages}");
             bed.clear();
             return;
         }
-        refused += 1;
         let told = done.failed();
         assert!(told.contains("No space left on device"), "{told}");
         assert!(mounts_beneath(&place).contains(&small));

@@ -200,7 +200,7 @@ fn check(upper: &Spec, below: &[Spec]) {
     let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
     let upper = make(temporary.path(), "upper", &upper);
     let mut all = vec![upper.try_clone().unwrap()];
-    all.extend(stack.root().unwrap().parts.into_iter().map(|part| part.dir));
+    all.extend(stack.clone_layers().unwrap());
     let whole = Stack::new(all, Namespace::User, Redirects::Follow);
 
     let (old, new) = (tree(&stack), tree(&whole));

@@ -97,7 +97,7 @@ fn a_file_and_a_directory_replace_each_other() {
 #[test]
 fn a_renamed_directory_goes_on_under_its_old_name() {
     let (_scratch, stack) = stack(&[&["new/", "old=w"], &["old/", "old/f"], &["new/", "new/g"]]);
-    let top = stack.root().unwrap().parts.remove(0).dir;
+    let top = stack.clone_layers().unwrap().remove(0);
     let moved = top.child(b"new").unwrap();
     let name = Namespace::User.name(mark::REDIRECT);
     xattr::set(Target::open(&moved), &name, b"old").unwrap();
@@ -110,7 +110,7 @@ fn a_renamed_directory_goes_on_under_its_old_name() {
 #[test]
 fn a_file_without_data_is_supplied_by_two_layers() {
     let (_scratch, stack) = stack(&[&["f"], &["f"], &["f"]]);
-    let top = stack.root().unwrap().parts.remove(0).dir;
+    let top = stack.clone_layers().unwrap().remove(0);
     let name = Namespace::User.name(mark::METACOPY);
     xattr::set(Target::Name(&top, b"f"), &name, b"").unwrap();
     assert_eq!(line(&stack, "f"), "0+* 1+*Replaced[2]/f 2+");
@@ -119,7 +119,7 @@ fn a_file_without_data_is_supplied_by_two_layers() {
 #[test]
 fn a_whiteout_may_be_an_attribute() {
     let (_scratch, stack) = stack(&[&["f"], &["f"]]);
-    let top = stack.root().unwrap().parts.remove(0).dir;
+    let top = stack.clone_layers().unwrap().remove(0);
     let name = Namespace::User.name(mark::WHITEOUT);
     xattr::set(Target::Name(&top, b"f"), &name, b"y").unwrap();
     assert_eq!(line(&stack, "f"), "0Whiteout[1]/f 1+");

@@ -229,7 +229,7 @@ fn one_directory_does_not_wait_for_another() {
     let bed = bed(&["a/", "a/f=1", "b/", "b/f=1"]);
     let tree = bed.tree();
     let node = tree.core.resolve(b"a", super::super::path::Follow::Last).unwrap();
-    let held = node.change_names().unwrap();
+    let held = node.change_names([]).unwrap();
     tree.write("b/f", "2").unwrap();
     tree.write("b/g", "3").unwrap();
     tree.remove_file("b/f").unwrap();
