@@ -182,7 +182,6 @@ impl Core {
             }
         };
         let fresh = self.dress(from, copy.target(upper), stat, marked)?;
-        // Shared blocks are synced by nobody, the kernel included: they are on disk.
         if let Copy::Unnamed(file) = &copy
             && written == Written::Bytes
         {

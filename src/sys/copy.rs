@@ -10,8 +10,9 @@ use super::dir::SysResult;
 /// What a copy has left to be written to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// There was nothing to copy, or the blocks are shared: those of the original, on disk already.
+    /// There was nothing to copy.
     Nothing,
+    /// Bytes, or the knowledge of which blocks are shared.
     Bytes,
 }
 
@@ -27,7 +28,7 @@ pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<Written
         return Ok(Written::Nothing);
     }
     match rustix::fs::ioctl_ficlone(to, from) {
-        Ok(()) => return Ok(Written::Nothing),
+        Ok(()) => return Ok(Written::Bytes),
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {}
         Err(error) => return Err(error),
     }
