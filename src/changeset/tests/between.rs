@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::laws::{Spec, apply, deletions, entries, lines, spec, tree};
+use super::laws::{Spec, What, apply, deletions, entries, lines, spec, tree};
 use super::*;
 
 /// A stack of these layers of the directory, topmost first.
@@ -144,6 +144,9 @@ fn check(shared: &[Spec], old: &[Spec], new: &[Spec]) {
         };
         specs.iter().map(make).collect()
     };
+    // A directory that shows under its old name too, as no kernel leaves it, shows its files twice.
+    let moved = |spec: &Spec| spec.iter().any(|(_, what)| matches!(what, What::Moved(_)));
+    let twice = old.iter().chain(new).any(moved);
     let (shared, old, new) = (directories(shared), directories(old), directories(new));
     let old = stack_of(&old.iter().chain(&shared).collect::<Vec<_>>());
     let new = stack_of(&new.iter().chain(&shared).collect::<Vec<_>>());
@@ -162,7 +165,9 @@ fn check(shared: &[Spec], old: &[Spec], new: &[Spec]) {
     linked.values_mut().for_each(|first| first.insert_str(0, "old:"));
     linked.extend(written);
     linked.retain(|name, _| after.contains_key(name));
-    assert_eq!(sets(&linked), sets(&groups(&exported(&new))), "hard links: {changeset:#?}");
+    if !twice {
+        assert_eq!(sets(&linked), sets(&groups(&exported(&new))), "hard links: {changeset:#?}");
+    }
 
     let told = compare_stacks(&old, &new, "test", &Watch::new()).unwrap();
     let path = |change: &Change| String::from_utf8(change.path.as_bytes().to_vec()).unwrap();
