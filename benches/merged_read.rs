@@ -83,9 +83,10 @@ impl Open {
             }
             (Self::Tree(tree), Look::ListOne) => tree.read_dir("one").expect("list").len(),
             (Self::Tree(tree), Look::ListSpread) => tree.read_dir("spread").expect("list").len(),
-            (Self::Tree(tree), Look::Walk) => {
-                tree.walk("tree").expect("walk").map(|entry| entry.expect("an entry")).count()
-            }
+            (Self::Tree(tree), Look::Walk) => tree
+                .walk("tree")
+                .expect("walk")
+                .fold(0, |count, entry| count + usize::from(entry.is_ok())),
             (Self::Layers(layers), Look::ListSpread) => {
                 layers.iter().map(|dir| list(open(dir.as_fd(), "spread").as_fd()).len()).sum()
             }

@@ -85,6 +85,7 @@
 mod compression;
 mod digest;
 mod error;
+mod finding;
 mod id_map;
 mod inode;
 mod layer_path;
@@ -130,23 +131,26 @@ pub use digest::{ChainId, DiffId, Digest, Hashing};
 #[cfg(feature = "bundle")]
 pub use driver::Bundle;
 pub use driver::{
-    AppliedLayer, Base, Container, ContainerTree, CreateOptions, Driver, DriverOptions, Hidden,
+    AppliedLayer, Base, CheckLevel, CheckOptions, Collected, CollectedItem, Container,
+    ContainerTree, CreateOptions, Driver, DriverOptions, Finding, Findings, GcMode, Hidden,
     HiddenBy, LayerOrigin, LayerSays, LayerSummary, MountPoint, MountedContainer, MountedView,
     Provenance, ReadTree, TornUpper, Usage, UsageRow,
 };
 #[cfg(feature = "image")]
 pub use driver::{
-    ArchiveFormat, CommitOptions, GraphDriver, GraphDriverData, HistoryStep, ImageSummary,
-    Inspection, LoadOptions, LoadedImage, RootFs, SaveOptions, State, WastedStep,
+    ArchiveFormat, CommitOptions, GiveChangeset, GraphDriver, GraphDriverData, HistoryStep,
+    ImageSummary, Inspection, LoadOptions, LoadedImage, RepairFrom, Repaired, RootFs, SaveOptions,
+    State, WastedStep,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use finding::FindingKind;
 pub use format::{Assumptions, LowerLink, Ownership};
 pub use id_map::{IdMap, IdRange};
 pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;
 pub use namespace::Namespace;
 pub use percent::escape_bytes;
-pub use store::{ContainerId, LayerKey, Store};
+pub use store::{ContainerId, GarbageKind, LayerKey, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;
 pub use sys::probe::KernelFeatures;

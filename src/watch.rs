@@ -50,6 +50,8 @@ pub enum Phase {
     Pack,
     /// Files are compared.
     Compare,
+    /// A layer is compared with what was put there.
+    Check,
     /// Files are removed.
     Remove,
     /// The subject is finished.

@@ -216,7 +216,7 @@ fn work(dir: &Node, shared: &Node, seed: u64) -> Model {
         }
         // Everybody pulls at the same few names there; only a torn answer would be wrong.
         let done = match random >> 60 {
-            0..4 => shared.create(&other_name(random), &writing()).map(drop),
+            0..4 => shared.create(other_name(random), &writing()).map(drop),
             4..8 => shared.remove_file(other_name(random)),
             8..10 => shared.rename(other_name(random), shared, "f0", RenameMode::Replace),
             10..13 => shared.lookup(other_name(random)).and_then(|n| n.set_permissions(0o600)),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ahead::read_ahead;
 use super::attributes::{Attach, Unkept};
+use super::entries::EntriesWriter;
 use super::limits::ApplyLimits;
 use super::reader::TarReader;
 use super::split::SplitWriter;
@@ -164,7 +165,8 @@ fn unpack(
 ) -> Result<Unpacked> {
     let split = options.side.map(SplitWriter::new).transpose()?;
     let mut tar = TarReader::new(tar, options.limits.clone(), split.is_some());
-    let attach = Attach::new(options.namespace, options.ownership);
+    let mut attach = Attach::new(options.namespace, options.ownership);
+    attach.entries = options.side.map(EntriesWriter::new).transpose()?;
     let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
     unpack.disinherit()?;
     let mut entries = 0;
@@ -190,6 +192,9 @@ fn unpack(
     let assumptions = unpack.finish()?;
     if let Some(split) = unpack.split.take() {
         split.finish()?;
+    }
+    if let Some(entries) = unpack.attach.entries.take() {
+        entries.finish()?;
     }
     let root = unpack.tree.get(Tree::ROOT);
     let (opaque_root, explicit_root) = (root.opaque, root.is_explicit());

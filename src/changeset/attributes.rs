@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::Ownership;
 use super::acl;
+use super::entries::{EntriesWriter, Listed};
 use super::entry::Entry;
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::format::override_stat::{self, OverrideStat};
@@ -32,6 +33,8 @@ pub(super) struct Attach {
     unkept_count: u64,
     /// The file is an empty one that only records what it should be.
     recorded: bool,
+    /// Writes down what is put on disk.
+    pub(super) entries: Option<EntriesWriter>,
 }
 
 /// Something that an entry asks for and that the file system or the kernel refused.
@@ -57,6 +60,8 @@ pub(super) struct Given<'a> {
     pub(super) acls: [Option<&'a [u8]>; 2],
     /// The mode that it was created with, before the umask; `None` where it was another one.
     pub(super) created_mode: Option<u32>,
+    /// Of a regular file: that of its content.
+    pub(super) checksum: u32,
 }
 
 impl<'a> Given<'a> {
@@ -66,6 +71,7 @@ impl<'a> Given<'a> {
             atime: entry.atime,
             acls: [entry.acl_access.as_deref(), entry.acl_default.as_deref()],
             created_mode: None,
+            checksum: 0,
         }
     }
 }
@@ -81,6 +87,7 @@ impl Attach {
             unkept: Vec::new(),
             unkept_count: 0,
             recorded: false,
+            entries: None,
         }
     }
 
@@ -122,7 +129,8 @@ impl Attach {
         path: &LayerPath,
         given: &Given<'_>,
     ) -> Result<()> {
-        let recorded = std::mem::take(&mut self.recorded) || self.ownership == Ownership::Recorded;
+        let empty = std::mem::take(&mut self.recorded);
+        let recorded = empty || self.ownership == Ownership::Recorded;
         let is_symlink = matches!(given.inode.kind, FileKind::Symlink { .. });
         if self.ownership == Ownership::Exact {
             self.own(target, path, given.inode)?;
@@ -133,12 +141,57 @@ impl Attach {
             xattr::set(target, override_stat::NAME, &value).during("record owner of", path)?;
         }
         self.attributes(target, path, given, recorded)?;
+        let mode = self.permissions(given, mode);
         if !is_symlink {
             self.permit(target, path, given, mode)?;
         }
         let mtime = given.inode.mtime;
         inode_io::set_times(target, given.atime.unwrap_or(mtime), mtime)
-            .during("set times of", path)
+            .during("set times of", path)?;
+        self.list(target, path, given, (empty, mode))
+    }
+
+    /// Writes down what the file is now.
+    fn list(
+        &mut self,
+        target: Target<'_>,
+        path: &LayerPath,
+        given: &Given<'_>,
+        (empty, mode): (bool, u32),
+    ) -> Result<()> {
+        let Some(entries) = &mut self.entries else { return Ok(()) };
+        let inode = given.inode;
+        let is_symlink = matches!(inode.kind, FileKind::Symlink { .. });
+        let asked = self.ownership == Ownership::Recorded && !is_symlink
+            || !inode.xattrs.is_empty()
+            || given.acls.iter().any(Option::is_some)
+            || empty;
+        // The kernel keeps some in another form than they were given, and some not at all.
+        let xattrs = match asked {
+            true => xattr::read_all(target).during("read attributes of", path)?,
+            false => Default::default(),
+        };
+        entries.inode(
+            path,
+            &Listed {
+                kind: if empty { FileKind::Regular { size: 0 } } else { inode.kind.clone() },
+                mode,
+                owner: (self.ownership == Ownership::Exact).then_some((inode.uid, inode.gid)),
+                mtime: inode.mtime,
+                xattrs,
+                checksum: given.checksum,
+            },
+        )
+    }
+
+    /// The mode of the file on disk.
+    fn permissions(&self, given: &Given<'_>, mode: u32) -> u32 {
+        match self.ownership {
+            Ownership::Exact => mode,
+            Ownership::Recorded => {
+                override_stat::mode_on_disk(mode, given.inode.kind.is_directory())
+            }
+        }
     }
 
     fn own(&self, target: Target<'_>, path: &LayerPath, inode: &Inode) -> Result<()> {
@@ -218,12 +271,6 @@ impl Attach {
         given: &Given<'_>,
         mode: u32,
     ) -> Result<()> {
-        let mode = match self.ownership {
-            Ownership::Exact => mode,
-            Ownership::Recorded => {
-                override_stat::mode_on_disk(mode, given.inode.kind.is_directory())
-            }
-        };
         if given.created_mode.is_some_and(|created| created & !self.umask == mode) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use super::checksum::Checksum;
 use super::header::invalid;
 use super::reader::TarReader;
 use crate::error::{Context, Result, Subject};
@@ -15,15 +16,19 @@ const HOLE: usize = 16 << 10;
 const GRAIN: usize = 4 << 10;
 
 /// Writes the payload into the file's runs; long zeros, and what lies between runs, become holes.
+/// Gives the checksum of the whole content.
 pub(super) fn write_content<R: Read>(
     file: &File,
     runs: &[(u64, u64)],
     size: u64,
     tar: &mut TarReader<R>,
     path: &LayerPath,
-) -> Result<()> {
+) -> Result<u32> {
     let mut end_of_data = 0;
+    let (mut sum, mut end) = (Checksum::default(), 0);
     for &(offset, length) in runs {
+        sum.zeros(offset.saturating_sub(end));
+        end = offset + length;
         let mut at = offset;
         while at < offset + length {
             let left = offset + length - at;
@@ -32,6 +37,7 @@ pub(super) fn write_content<R: Read>(
                 return Err(invalid(format!("the payload of {} ends early", path.shown())));
             }
             let read = piece.len() as u64;
+            sum.update(piece);
             for (start, data) in data_runs(piece, at) {
                 copy::write_at(file, data, start).during("write", path)?;
                 end_of_data = start + data.len() as u64;
@@ -42,7 +48,8 @@ pub(super) fn write_content<R: Read>(
     if end_of_data < size {
         rustix::io::retry_on_intr(|| rustix::fs::ftruncate(file, size)).during("write", path)?;
     }
-    Ok(())
+    sum.zeros(size.saturating_sub(end));
+    Ok(sum.value())
 }
 
 /// The parts of `piece`, which begins at `offset` of its file, that are no long zeros.

@@ -85,6 +85,7 @@ impl Unpack<'_> {
         match self.tree.get(parent).hidden {
             Hidden::No if is_deleted => {
                 whiteout::make(&dir, name).during("create whiteout", &path)?;
+                self.list_whiteout(&path)?;
                 self.tree.get_mut(parent).whiteouts.insert(name.into());
             }
             Hidden::Unless if is_deleted => unwritten.push(path),
@@ -121,7 +122,7 @@ impl Unpack<'_> {
                 continue;
             }
             match whiteout::make(&dir, &name) {
-                Ok(()) => {}
+                Ok(()) => self.list_whiteout(&target)?,
                 // A file of this changeset hides what lies below by itself.
                 Err(Errno::EXIST) => drop(written.remove(&name)),
                 Err(error) => return Err(error).during("create whiteout", &target),
@@ -164,17 +165,29 @@ impl Unpack<'_> {
                     atime: attributes.atime,
                     acls: [access.as_deref(), default.as_deref()],
                     created_mode: None,
+                    checksum: 0,
                 };
                 self.attach.put(Target::open(&dir), &path, &given)?;
                 self.tree.get_mut(node).attributes = Some(attributes);
-                Ok(())
             }
             None => {
                 let inode = Inode::default_directory();
-                let given =
-                    Given { inode: &inode, atime: None, acls: [None, None], created_mode: None };
-                self.attach.put(Target::open(&dir), &path, &given)
+                let (atime, created_mode) = (None, None);
+                let acls = [None, None];
+                let given = Given { inode: &inode, atime, acls, created_mode, checksum: 0 };
+                self.attach.put(Target::open(&dir), &path, &given)?;
             }
+        }
+        match &mut self.attach.entries {
+            Some(entries) if is_opaque => entries.opaque(&path),
+            _ => Ok(()),
+        }
+    }
+
+    fn list_whiteout(&mut self, path: &LayerPath) -> Result<()> {
+        match &mut self.attach.entries {
+            Some(entries) => entries.whiteout(path),
+            None => Ok(()),
         }
     }
 }

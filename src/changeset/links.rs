@@ -80,6 +80,9 @@ impl Unpack<'_> {
             return Ok(false);
         }
         self.create(&dir, name, path, |dir| dir.make_link(name, &from, target_name))?;
+        if let Some(entries) = &mut self.attach.entries {
+            entries.link(path, target)?;
+        }
         Ok(true)
     }
 

@@ -12,9 +12,11 @@ mod archive;
 mod attributes;
 mod between;
 mod change;
+mod checksum;
 mod compare;
 mod content;
 mod copy_tree;
+mod entries;
 mod entry;
 mod equal;
 mod export;
@@ -24,6 +26,7 @@ pub(crate) mod fuzz;
 mod header;
 mod limits;
 mod links;
+mod listing;
 mod new_tree;
 mod node;
 mod old_tree;
@@ -31,6 +34,9 @@ mod options;
 mod pack;
 mod pax;
 mod reader;
+mod records;
+#[cfg(feature = "image")]
+mod restore;
 #[cfg(feature = "image")]
 mod shadowed;
 mod split;
@@ -40,6 +46,7 @@ mod tar_writer;
 mod tree;
 mod unpack;
 mod variant;
+mod verify;
 mod walk;
 mod write;
 
@@ -52,12 +59,16 @@ pub use change::{Change, ChangeKind};
 pub(crate) use compare::compare;
 pub(crate) use export::export;
 pub use limits::ApplyLimits;
+pub(crate) use listing::list_tree;
 pub(crate) use node::is_portable;
 pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
+#[cfg(feature = "image")]
+pub(crate) use restore::{Content, Pair, reassemble_from, restore, supply, unsound};
 #[cfg(feature = "image")]
 pub(crate) use shadowed::{Shadowed, shadowed};
 pub use split::reassemble;
 pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};
+pub(crate) use verify::{Contents, Difference, VerifyOptions, verify};
 pub(crate) use write::write_diff;
 
 #[cfg(test)]

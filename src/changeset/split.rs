@@ -7,26 +7,28 @@
 //! later entry of the same changeset replaced. The format is described in ARCHITECTURE.md.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use rustix::fs::{OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::header::invalid;
+use super::records::{RecordReader, RecordWriter, put_bytes, put_number};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::copy::next_data;
+use crate::sys::dir::SysResult;
 use crate::watch::{Phase, Progress, Watch};
 
 /// The name of the stream of records.
-const FILE: &[u8] = b"changeset";
+pub(super) const FILE: &str = "changeset";
 /// The name of the directory of replaced files.
-const REPLACED: &[u8] = b"replaced";
+pub(super) const REPLACED: &str = "replaced";
 
-const PLAIN: u8 = 0;
-#[cfg(feature = "zstd")]
-const ZSTD: u8 = 1;
+/// The most runs of one file that are taken for real: 64 MiB of them.
+const MOST_RUNS: u64 = 1 << 22;
 
 const END: u8 = 0;
 const RAW: u8 = 1;
@@ -34,69 +36,20 @@ const CONTENT: u8 = 2;
 const RUNS: u8 = 3;
 const MOVED: u8 = 4;
 
-/// The most bytes of a path; what the tar itself may hold is less unless its limits were raised.
-const LONGEST_PATH: u64 = 64 << 20;
-
 /// Writes the records while a changeset is applied.
 pub(super) struct SplitWriter<'a> {
     side: &'a Dir,
-    out: Encoder,
+    out: RecordWriter,
     /// References written so far.
     references: u64,
     /// What was replaced: its path, and how many references had been written by then.
     moved: Vec<(LayerPath, u64)>,
 }
 
-/// The compression of the stream.
-enum Encoder {
-    #[cfg(not(feature = "zstd"))]
-    Plain(io::BufWriter<File>),
-    #[cfg(feature = "zstd")]
-    Zstd(zstd::stream::write::Encoder<'static, File>),
-}
-
-impl Encoder {
-    fn new(mut file: File) -> io::Result<Self> {
-        #[cfg(feature = "zstd")]
-        {
-            file.write_all(&[ZSTD])?;
-            zstd::stream::write::Encoder::new(file, 3).map(Self::Zstd)
-        }
-        #[cfg(not(feature = "zstd"))]
-        {
-            file.write_all(&[PLAIN])?;
-            Ok(Self::Plain(io::BufWriter::new(file)))
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            #[cfg(not(feature = "zstd"))]
-            Self::Plain(out) => out.write_all(bytes),
-            #[cfg(feature = "zstd")]
-            Self::Zstd(out) => out.write_all(bytes),
-        }
-    }
-
-    fn finish(self) -> io::Result<()> {
-        match self {
-            #[cfg(not(feature = "zstd"))]
-            Self::Plain(mut out) => out.flush(),
-            #[cfg(feature = "zstd")]
-            Self::Zstd(out) => out.finish().map(drop),
-        }
-    }
-}
-
 impl<'a> SplitWriter<'a> {
     /// Starts the file in `side`, the directory that holds the layer directory.
     pub(super) fn new(side: &'a Dir) -> Result<Self> {
-        let out = side
-            .open(FILE, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)
-            .map_err(io::Error::from)
-            .and_then(Encoder::new)
-            .during("create", FILE)?;
-        Ok(Self { side, out, references: 0, moved: Vec::new() })
+        Ok(Self { side, out: RecordWriter::create(side, FILE)?, references: 0, moved: Vec::new() })
     }
 
     /// Bytes of the tar itself.
@@ -135,9 +88,9 @@ impl<'a> SplitWriter<'a> {
     /// Moves `name` of `dir`, which is at `path`, out of the layer; it is to be replaced.
     pub(super) fn move_away(&mut self, dir: &Dir, name: &[u8], path: LayerPath) -> Result<()> {
         if self.moved.is_empty() {
-            self.side.make_dir(REPLACED, 0o700).during("create directory", REPLACED)?;
+            self.side.make_dir(REPLACED.as_bytes(), 0o700).during("create directory", REPLACED)?;
         }
-        let replaced = self.side.child(REPLACED).during("open directory", REPLACED)?;
+        let replaced = self.side.child(REPLACED.as_bytes()).during("open directory", REPLACED)?;
         let new_name = self.moved.len().to_string();
         dir.rename(name, &replaced, new_name.as_bytes(), RenameFlags::NOREPLACE)
             .during("move aside", &path)?;
@@ -155,25 +108,12 @@ impl<'a> SplitWriter<'a> {
         }
         record.push(END);
         self.put(&record)?;
-        self.out.finish().during("write", FILE)
+        self.out.finish()
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).during("write", FILE)
+        self.out.put(bytes)
     }
-}
-
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes().first().copied().unwrap_or_default() | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes().first().copied().unwrap_or_default());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
 }
 
 /// One record, as it is read.
@@ -195,85 +135,39 @@ enum Record {
     End,
 }
 
-struct SplitReader {
-    input: Box<dyn Read>,
-}
+/// Reads the records.
+struct SplitReader(RecordReader);
 
 impl SplitReader {
     fn open(side: &Dir) -> Result<Self> {
-        let file = side.open(FILE, OFlags::RDONLY, 0).during("open", FILE)?;
-        let mut input = BufReader::new(file);
-        let mut how = [0];
-        input.read_exact(&mut how).during("read", FILE)?;
-        let input: Box<dyn Read> = match how {
-            [PLAIN] => Box::new(input),
-            #[cfg(feature = "zstd")]
-            [ZSTD] => Box::new(BufReader::new(
-                zstd::stream::read::Decoder::with_buffer(input).during("read", FILE)?,
-            )),
-            [other] => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!("the layer's changeset is kept in form {other}, unknown to this build"),
-                )
-                .hint("build the crate with feature zstd, or use a newer version"));
-            }
-        };
-        Ok(Self { input })
+        RecordReader::open(side, FILE).map(Self)
     }
 
     fn next(&mut self) -> Result<Record> {
-        Ok(match self.byte()? {
-            RAW => Record::Raw(self.number()?),
-            CONTENT => Record::Content { path: self.path()?, size: self.number()? },
-            RUNS => Record::Runs { path: self.path()?, count: self.number()? },
-            MOVED => Record::Moved { path: self.path()?, references: self.number()? },
+        let records = &mut self.0;
+        Ok(match records.byte()? {
+            RAW => Record::Raw(records.number()?),
+            CONTENT => Record::Content { path: records.path()?, size: records.number()? },
+            RUNS => Record::Runs { path: records.path()?, count: records.number()? },
+            MOVED => Record::Moved { path: records.path()?, references: records.number()? },
             END => Record::End,
-            other => return Err(corrupt(format!("a record of type {other}"))),
+            other => return Err(records.corrupt(&format!("a record of type {other}"))),
         })
     }
 
     /// One of the runs behind their record.
     fn run(&mut self) -> Result<(u64, u64)> {
-        Ok((self.number()?, self.number()?))
+        Ok((self.0.number()?, self.0.number()?))
     }
 
-    fn byte(&mut self) -> Result<u8> {
-        let mut byte = [0];
-        self.input.read_exact(&mut byte).during("read", FILE)?;
-        let [byte] = byte;
-        Ok(byte)
-    }
-
-    fn number(&mut self) -> Result<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
+    /// The bytes of a record [`Record::Raw`].
+    fn raw(&mut self, length: u64, out: &mut dyn Write) -> Result<()> {
+        let copied = io::copy(&mut (&mut self.0.input).take(length), out).during("copy", FILE)?;
+        match copied == length {
+            true => Ok(()),
+            false => Err(self.0.corrupt("bytes that are cut off")),
         }
-        Err(corrupt("a number of more than 64 bits".to_owned()))
     }
-
-    fn path(&mut self) -> Result<LayerPath> {
-        let length = self.number()?;
-        if length > LONGEST_PATH {
-            return Err(corrupt(format!("a path of {length} bytes")));
-        }
-        let mut bytes = Vec::new();
-        let read = (&mut self.input).take(length).read_to_end(&mut bytes).during("read", FILE)?;
-        if read as u64 != length {
-            return Err(corrupt("a path that is cut off".to_owned()));
-        }
-        LayerPath::parse(&bytes).map_err(|error| corrupt(error.to_string()))
-    }
-}
-
-fn corrupt(what: String) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("the layer's kept changeset holds {what}"))
-        .hint("remove the image and load it again")
 }
 
 /// Writes the changeset again from a layer directory and what was kept beside it.
@@ -289,51 +183,60 @@ pub fn reassemble(
     subject: &str,
     watch: Watch<'_>,
 ) -> Result<(Digest, u64)> {
+    let progress = |bytes, entries| Progress {
+        subject,
+        phase: Phase::Pack,
+        bytes,
+        total_bytes: None,
+        entries,
+    };
+    reassemble_with(
+        side,
+        out,
+        &mut |bytes, entries| watch.report(&progress(bytes, entries)),
+        &mut |payload, out| {
+            let file = payload.open(layer, side)?;
+            payload.runs.iter().try_for_each(|run| copy_run(&file, *run, out, &payload.path))
+        },
+    )
+}
+
+/// As [`reassemble`]: `payload` writes the content of each file, and `report` sees how many bytes
+/// and files there were so far.
+pub(super) fn reassemble_with(
+    side: &Dir,
+    out: &mut dyn Write,
+    report: &mut dyn FnMut(u64, u64) -> Result<()>,
+    payload: &mut dyn FnMut(&Payload, &mut dyn Write) -> Result<()>,
+) -> Result<(Digest, u64)> {
     let moved = moved_files(side)?;
     let mut records = SplitReader::open(side)?;
     let mut out = Hashing::new(out);
-    let source = Source { layer, side, moved };
     let mut references = 0;
     loop {
-        match records.next()? {
+        let (path, runs) = match records.next()? {
             Record::Raw(length) => {
-                let copied = io::copy(&mut (&mut records.input).take(length), &mut out)
-                    .during("write", "changeset")?;
-                if copied != length {
-                    return Err(corrupt("bytes that are cut off".to_owned()));
-                }
+                records.raw(length, &mut out)?;
+                continue;
             }
-            Record::Content { path, size } => {
-                let file = source.open(&path, references, size)?;
-                references += 1;
-                copy_run(&file, (0, size), &mut out, &path)?;
+            Record::Content { path, size } => (path, vec![(0, size)]),
+            Record::Runs { path, count } if count <= MOST_RUNS => {
+                let runs: Result<Vec<_>> = (0..count).map(|_| records.run()).collect();
+                (path, runs?)
             }
-            Record::Runs { path, count } => {
-                let file = source.open(&path, references, 0)?;
-                references += 1;
-                let length = file.metadata().during("stat", &path)?.len();
-                for _ in 0..count {
-                    let (offset, run) = records.run()?;
-                    let end = offset.checked_add(run).filter(|&end| end <= length);
-                    if end.is_none() {
-                        let what = format!("it has {length} bytes, none at {offset} + {run}");
-                        return Err(damaged(&path, &what));
-                    }
-                    copy_run(&file, (offset, run), &mut out, &path)?;
-                }
+            Record::Runs { count, .. } => {
+                return Err(records.0.corrupt(&format!("{count} runs of one file")));
             }
-            Record::Moved { .. } => {}
+            Record::Moved { .. } => continue,
             Record::End => break,
-        }
-        let progress = Progress {
-            subject,
-            phase: Phase::Pack,
-            bytes: out.bytes(),
-            total_bytes: None,
-            entries: references,
         };
-        watch.report(&progress)?;
+        let replaced = replaced(&moved, &path, references)?;
+        payload(&Payload { path, replaced, runs }, &mut out)?;
+        references += 1;
+        report(out.bytes(), references)?;
     }
+    report(out.bytes(), references)?;
+    records.0.end()?;
     let (digest, bytes, _) = out.finish();
     Ok((digest, bytes))
 }
@@ -341,16 +244,13 @@ pub fn reassemble(
 /// What the end of the file says of replaced files; only read where there are any.
 fn moved_files(side: &Dir) -> Result<Vec<(LayerPath, u64)>> {
     let mut moved = Vec::new();
-    if side.stat_if_exists(REPLACED).during("look for", REPLACED)?.is_none() {
+    if side.stat_if_exists(REPLACED.as_bytes()).during("look for", REPLACED)?.is_none() {
         return Ok(moved);
     }
     let mut records = SplitReader::open(side)?;
     loop {
         match records.next()? {
-            Record::Raw(length) => {
-                io::copy(&mut (&mut records.input).take(length), &mut io::sink())
-                    .during("read", FILE)?;
-            }
+            Record::Raw(length) => records.raw(length, &mut io::sink())?,
             Record::Moved { path, references } => moved.push((path, references)),
             Record::End => return Ok(moved),
             Record::Runs { count, .. } => {
@@ -363,40 +263,64 @@ fn moved_files(side: &Dir) -> Result<Vec<(LayerPath, u64)>> {
     }
 }
 
-/// Where payloads come from.
-struct Source<'a> {
-    layer: &'a Dir,
-    side: &'a Dir,
-    moved: Vec<(LayerPath, u64)>,
+/// A payload of the tar: where its bytes are.
+#[derive(Debug)]
+pub(super) struct Payload {
+    /// The file's path when it was unpacked.
+    pub(super) path: LayerPath,
+    /// Where it is in `replaced`, if a later entry took its place.
+    pub(super) replaced: Option<LayerPath>,
+    /// The parts of the file that the tar holds: offset and length.
+    pub(super) runs: Vec<(u64, u64)>,
 }
 
-impl Source<'_> {
-    /// Opens the file that was at `path` when the reference of this number was written.
-    fn open(&self, path: &LayerPath, reference: u64, at_least: u64) -> Result<File> {
-        let moved =
-            self.moved.iter().enumerate().find(|(_, (prefix, references))| {
-                reference < *references && path.starts_with(prefix)
-            });
-        let file = match moved {
-            None => open_beneath(self.layer, path),
-            Some((index, (prefix, _))) => {
-                let rest = path.as_bytes().get(prefix.as_bytes().len()..).unwrap_or_default();
-                let below = [index.to_string().as_bytes(), rest].concat();
-                let below = LayerPath::parse(&below)?;
-                self.side.child(REPLACED).and_then(|replaced| open_beneath(&replaced, &below))
+impl Payload {
+    /// Opens the file that holds it, and has to be long enough.
+    pub(super) fn open(&self, layer: &Dir, side: &Dir) -> Result<File> {
+        let file = match &self.replaced {
+            None => open_beneath(layer, &self.path),
+            Some(path) => {
+                side.child(REPLACED.as_bytes()).and_then(|replaced| open_beneath(&replaced, path))
             }
         };
-        let file = file.map_err(|error| damaged(path, &error.to_string()))?;
-        let length = file.metadata().during("stat", path)?.len();
-        if length < at_least {
-            return Err(damaged(path, &format!("it has {length} bytes of {at_least}")));
+        let file = file.map_err(|error| damaged(&self.path, &error.to_string()))?;
+        let length = file.metadata().during("stat", &self.path)?.len();
+        let ends = self.runs.iter().map(|(offset, length)| offset.saturating_add(*length));
+        let end = ends.max().unwrap_or(0);
+        match length < end {
+            true => Err(damaged(&self.path, &format!("it has {length} bytes of {end}"))),
+            false => Ok(file),
         }
-        Ok(file)
     }
 }
 
-fn open_beneath(dir: &Dir, path: &LayerPath) -> crate::sys::dir::SysResult<File> {
-    let (parent, name) = path.split().ok_or(rustix::io::Errno::ISDIR)?;
+/// Where the file is that was at `path` when the reference of this number was written, if that was
+/// replaced later.
+fn replaced(
+    moved: &[(LayerPath, u64)],
+    path: &LayerPath,
+    reference: u64,
+) -> Result<Option<LayerPath>> {
+    let mut moved = moved.iter().enumerate();
+    let found =
+        moved.find(|(_, (prefix, references))| reference < *references && path.starts_with(prefix));
+    let Some((index, (prefix, _))) = found else { return Ok(None) };
+    replaced_path(index, prefix, path).map(Some)
+}
+
+/// Where in `replaced` a file is that lay at `path`, beneath `prefix`, which was the `index`th to be
+/// replaced.
+pub(super) fn replaced_path(
+    index: usize,
+    prefix: &LayerPath,
+    path: &LayerPath,
+) -> Result<LayerPath> {
+    let rest = path.as_bytes().get(prefix.as_bytes().len()..).unwrap_or_default();
+    LayerPath::parse(&[index.to_string().as_bytes(), rest].concat())
+}
+
+pub(super) fn open_beneath(dir: &Dir, path: &LayerPath) -> SysResult<File> {
+    let (parent, name) = path.split().ok_or(Errno::ISDIR)?;
     // A FIFO that came in the file's place is not waited for.
     dir.descend_as_path(&parent)?.open(name, OFlags::RDONLY | OFlags::NONBLOCK, 0)
 }
@@ -407,7 +331,7 @@ fn damaged(path: &LayerPath, how: &str) -> Error {
 }
 
 /// Writes one run of a file; its holes as zeros, without reading them.
-fn copy_run(
+pub(super) fn copy_run(
     file: &File,
     (offset, length): (u64, u64),
     out: &mut dyn Write,
@@ -461,8 +385,8 @@ mod tests {
         let layer = side.child(b"diff").unwrap();
         let flags = OFlags::WRONLY | OFlags::CREATE;
         layer.open(b"f", flags, 0o644).unwrap().write_all(b"0123456789").unwrap();
-        let kept = [&[PLAIN], record].concat();
-        side.open(FILE, flags, 0o600).unwrap().write_all(&kept).unwrap();
+        let kept = [&[0], record].concat();
+        side.open(FILE.as_bytes(), flags, 0o600).unwrap().write_all(&kept).unwrap();
         let mut out = Vec::new();
         reassemble(&layer, &side, &mut out, "test", Watch::new()).map(|_| out)
     }

@@ -292,8 +292,8 @@ impl<'a> Unpack<'a> {
             Body::Sparse(runs) => runs.as_slice(),
             _ => whole.as_slice(),
         };
-        write_content(&file, runs, size, tar, path)?;
-        let given = Given { created_mode: Some(created_mode), ..Given::of(&entry) };
+        let checksum = write_content(&file, runs, size, tar, path)?;
+        let given = Given { created_mode: Some(created_mode), checksum, ..Given::of(&entry) };
         self.attach.put(Target::open(&file), path, &given)
     }
 
@@ -331,6 +331,9 @@ impl<'a> Unpack<'a> {
             let below: Vec<_> =
                 self.links.keys().filter(|link| link.starts_with(path)).cloned().collect();
             below.iter().for_each(|link| drop(self.links.remove(link)));
+        }
+        if let Some(entries) = &mut self.attach.entries {
+            entries.replaced(path)?;
         }
         match &mut self.split {
             Some(split) => split.move_away(dir, name, path.clone()),

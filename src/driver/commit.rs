@@ -10,7 +10,7 @@ use crate::changeset::{self, DiffOptions};
 use crate::error::{Context, Error, Result};
 use crate::image::{Commit, Reference, commit_config};
 use crate::inode::Timestamp;
-use crate::store::{ContainerRecord, Retention};
+use crate::store::Retention;
 use crate::watch::Watch;
 
 /// What a commit tells of itself, and how it is written.
@@ -56,7 +56,14 @@ impl Driver {
         let record = self.store.find_container(container)?;
         let (parent, unpacked) = self.reading(&record, || {
             let parent = record.chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
-            Ok((parent, self.unpack_changes(&record, &options.diff, watch)?))
+            let below = Below::open(self, record.chain)?;
+            let upper = self.upper(&record)?;
+            let (stack, diff) = (&below.stack, &options.diff);
+            let expected = Expected { subject: container, ..Expected::default() };
+            let unpacked = self.pipe(expected, watch, |out| {
+                changeset::write_diff(&upper, stack, out, diff, container, &watch).map(drop)
+            })?;
+            Ok((parent, unpacked))
         })?;
         let Unpacked { finished, applied } = unpacked;
 
@@ -83,27 +90,21 @@ impl Driver {
         self.put_image(&config, diff_ids, Some(chain), &[name.to_string()])
     }
 
-    /// Unpacks what a container changed into a layer that is staged.
-    fn unpack_changes(
+    /// Unpacks a changeset that `write` writes. It goes through a pipe: nothing of it is kept
+    /// anywhere else.
+    pub(super) fn pipe(
         &self,
-        record: &ContainerRecord,
-        diff: &DiffOptions,
+        expected: Expected<'_>,
         watch: Watch<'_>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
     ) -> Result<Unpacked> {
-        let container = record.name.as_str();
-        let below = Below::open(self, record.chain)?;
-        let upper = self.upper(record)?;
-        // The changeset goes through a pipe from its writer into the new layer: nothing of it is
-        // kept anywhere else.
         let (reader, writer) = std::io::pipe().during("create", "pipe")?;
-        let stack = &below.stack;
         let (written, unpacked) = std::thread::scope(|scope| {
             let writer = scope.spawn(|| -> Result<()> {
                 let mut out = BufWriter::with_capacity(256 << 10, writer);
-                changeset::write_diff(&upper, stack, &mut out, diff, container, &watch)?;
+                write(&mut out)?;
                 out.flush().during("write", "changeset")
             });
-            let expected = Expected { subject: container, ..Expected::default() };
             let unpacked = self.unpack(BufReader::new(reader), expected, watch);
             (writer.join(), unpacked)
         });

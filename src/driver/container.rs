@@ -161,9 +161,10 @@ impl Driver {
         lock.remove_and_delete()
     }
 
-    /// Frees the space of what was removed.
+    /// Frees the space of what was removed, if that is done at once; else it is left to those who
+    /// come later, and to [`gc`](Self::gc).
     pub(super) fn empty_trash(&self, watch: Watch<'_>) -> Result<()> {
-        self.store.empty_trash(&watch).map(drop)
+        self.store.empty_trash_briefly(&watch).map(drop)
     }
 
     /// A container, held alone.

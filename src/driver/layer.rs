@@ -218,25 +218,38 @@ impl Driver {
             Reserved::Yours(reservation) => reservation,
             Reserved::Busy => return Err(Error::new(ErrorKind::InUse, format!("layer {key}"))),
         };
-        let staging = self.store.stage_layer()?;
-        let subject = format!("layer {}", record.diff_id);
-        let options = VariantOptions { ownership: self.ownership, subject: &subject, watch };
-        changeset::resolve(&base, assumptions, &below.stack, staging.dir(), &options)
-            .map_err(|error| error.within(format_args!("resolve layer {}", record.diff_id)))?;
-        let variant = LayerRecord {
-            key,
-            assumptions: Default::default(),
-            created: RecordTime::now(),
-            ..record.clone()
-        };
-        let finished = staging.finish(&variant)?;
+        let staging = self.build_variant(&base, &below, record, watch)?;
+        let finished = staging.finish(&variant_record(key, record))?;
         let mut leased = self.store.commit_layers(vec![finished])?;
         drop(reservation);
         Ok(leased.pop())
     }
+
+    /// Builds in staging the directory that a layer has to be on top of `below`.
+    pub(super) fn build_variant(
+        &self,
+        base: &crate::sys::Dir,
+        below: &Below,
+        record: &LayerRecord,
+        watch: Watch<'_>,
+    ) -> Result<Staging> {
+        let staging = self.store.stage_layer()?;
+        let subject = format!("layer {}", record.diff_id);
+        let options = VariantOptions { ownership: self.ownership, subject: &subject, watch };
+        changeset::resolve(base, &record.assumptions, &below.stack, staging.dir(), &options)
+            .map_err(|error| error.within(format_args!("resolve layer {}", record.diff_id)))?;
+        changeset::list_tree(staging.dir(), staging.side(), self.ownership, &watch)?;
+        Ok(staging)
+    }
 }
 
-fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Result<FinishedLayer> {
+/// The record of a variant of a layer.
+pub(super) fn variant_record(key: LayerKey, record: &LayerRecord) -> LayerRecord {
+    let (assumptions, created) = (Default::default(), RecordTime::now());
+    LayerRecord { key, assumptions, created, ..record.clone() }
+}
+
+pub(super) fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Result<FinishedLayer> {
     staging.finish(&LayerRecord {
         key,
         diff_id: applied.diff_id,

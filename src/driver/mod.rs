@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bundle")]
 mod bundle;
+mod check;
 #[cfg(feature = "image")]
 mod commit;
 mod compose;
@@ -10,6 +11,7 @@ mod content;
 pub(crate) mod copy;
 #[cfg(all(any(test, fuzzing), feature = "image"))]
 pub(crate) mod fuzz;
+mod gc;
 #[cfg(feature = "image")]
 mod image;
 #[cfg(feature = "image")]
@@ -20,6 +22,8 @@ mod load;
 mod mount;
 mod named;
 #[cfg(feature = "image")]
+mod repair;
+#[cfg(feature = "image")]
 mod save;
 mod tree;
 mod usage;
@@ -27,9 +31,11 @@ mod which;
 
 #[cfg(feature = "bundle")]
 pub use bundle::Bundle;
+pub use check::{CheckLevel, CheckOptions, Finding, Findings};
 #[cfg(feature = "image")]
 pub use commit::CommitOptions;
 pub use container::{Base, Container, CreateOptions};
+pub use gc::{Collected, CollectedItem, GcMode};
 #[cfg(feature = "image")]
 pub use image::{HistoryStep, ImageSummary, WastedStep};
 #[cfg(feature = "image")]
@@ -38,6 +44,8 @@ pub use layer::{AppliedLayer, LayerSummary};
 #[cfg(feature = "image")]
 pub use load::{LoadOptions, LoadedImage};
 pub use mount::{MountPoint, MountedContainer, MountedView, TornUpper};
+#[cfg(feature = "image")]
+pub use repair::{GiveChangeset, RepairFrom, Repaired};
 #[cfg(feature = "image")]
 pub use save::{ArchiveFormat, SaveOptions};
 pub use tree::{ContainerTree, ReadTree};

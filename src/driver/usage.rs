@@ -83,7 +83,7 @@ impl Driver {
 }
 
 /// Bytes and inodes beneath a directory, itself included; a file with several names counts once.
-fn weigh(root: &Dir) -> SysResult<(u64, u64)> {
+pub(super) fn weigh(root: &Dir) -> SysResult<(u64, u64)> {
     let (mut size, mut inodes) = (0, 1);
     let mut seen = HashSet::new();
     let mut pending = vec![crate::layer_path::LayerPath::root()];

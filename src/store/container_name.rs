@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Whether a container is in the store, or on its way.
-    fn is_there(&self, id: &ContainerId) -> Result<bool> {
+    pub(super) fn is_there(&self, id: &ContainerId) -> Result<bool> {
         let object = Object::Container(*id);
         // In this order: it moves from staging to its place, and not back.
         let staged = self.top(STAGING).stat_if_exists(object.tag().as_bytes());

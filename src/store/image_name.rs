@@ -132,7 +132,7 @@ impl Store {
         }
     }
 
-    fn read_name(&self, encoded: &[u8]) -> Result<Option<NameRecord>> {
+    pub(super) fn read_name(&self, encoded: &[u8]) -> Result<Option<NameRecord>> {
         match record::read(self.top(NAMES), encoded) {
             Ok(record) => Ok(Some(record)),
             Err(Unread::Os(Errno::NOENT)) => Ok(None),

@@ -7,6 +7,8 @@ use rustix::io::Errno;
 
 use super::Store;
 use super::hold::Held;
+#[cfg(feature = "image")]
+use super::hold::{Attempt, patience};
 use super::layout::{DIFF, LAYER_FILE, LAYERS, LayerKey, Object, STAGING, USERS};
 use super::open::harden;
 use super::record::{self, LayerRecord};
@@ -116,6 +118,26 @@ impl Store {
         Ok(held.map(|held| LeasedLayer { store: self.clone(), key: *key, held, intent: None }))
     }
 
+    #[cfg(feature = "image")]
+    /// Holds a layer alone, to change what nobody else does: its files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] where somebody holds it.
+    pub(crate) fn claim_layer(&self, key: &LayerKey) -> Result<LeasedLayer> {
+        self.writable()?;
+        let object = Object::Layer(*key);
+        match self.claim(object, patience())? {
+            Attempt::Held(held) => {
+                Ok(LeasedLayer { store: self.clone(), key: *key, held, intent: None })
+            }
+            Attempt::Gone => Err(self.no_such(object)),
+            Attempt::Busy => Err(Error::new(
+                ErrorKind::InUse,
+                format!("{object} is used by another process at this moment"),
+            )),
+        }
+    }
+
     /// Opens the directory of a layer, to be mounted or read, in one system call. What stands on
     /// the layer must keep it meanwhile.
     ///
@@ -178,6 +200,20 @@ impl Staging {
 }
 
 impl FinishedLayer {
+    #[cfg(feature = "image")]
+    /// What is known of it.
+    pub(crate) fn record(&self) -> Result<LayerRecord> {
+        let (store, object) = (self.staged.store(), Object::Layer(self.key));
+        let record = store.read_record_in(self.staged.dir(), object, LAYER_FILE)?;
+        record.ok_or_else(|| store.no_such(object))
+    }
+
+    #[cfg(feature = "image")]
+    /// The directory that holds the layer directory.
+    pub(crate) fn side(&self) -> &Dir {
+        self.staged.dir()
+    }
+
     /// The key under which it will be committed.
     pub fn key(&self) -> LayerKey {
         self.key
@@ -212,6 +248,17 @@ impl LeasedLayer {
     /// The directory that holds the layer directory, and what was kept beside it.
     pub fn side(&self) -> &Dir {
         self.held.dir()
+    }
+
+    #[cfg(feature = "image")]
+    /// Writes the record again where it is not readable, or not this layer's.
+    pub(crate) fn mend_record(&self, record: &LayerRecord) -> Result<()> {
+        if self.record().is_ok_and(|there| there.key == self.key) {
+            return Ok(());
+        }
+        let bytes = record::to_bytes(record).during("write", LAYER_FILE)?;
+        let written = self.store.durability().replace_file(self.side(), LAYER_FILE, &bytes);
+        written.during("write", LAYER_FILE)
     }
 
     pub(super) fn held(&self) -> &Held {

@@ -24,11 +24,13 @@
 //! cut: bytes and back links are durable before the name appears, and the name before the call
 //! returns. With either durability, a process that dies leaves each object absent or whole.
 
+mod audit;
 mod chain;
 mod container;
 mod container_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod garbage;
 mod hold;
 mod image;
 mod image_name;
@@ -45,8 +47,11 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use audit::Fault;
 pub use chain::{LeasedChain, Retention};
 pub use container::{ContainerBase, ContainerLock, NewContainer, StagedContainer};
+pub(crate) use garbage::Garbage;
+pub use garbage::GarbageKind;
 pub use image::{Image, LeasedImage, NewImage};
 pub use image_name::RemovedImage;
 pub use layer::{FinishedLayer, LeasedLayer, Staging};

@@ -215,7 +215,7 @@ impl Store {
     }
 
     /// How a person knows `user`, where it exists and uses `object`.
-    fn live_name(&self, object: Object, user: Object) -> Result<Option<String>> {
+    pub(super) fn live_name(&self, object: Object, user: Object) -> Result<Option<String>> {
         match user {
             Object::Container(id) => {
                 let record: Option<ContainerRecord> = match self.read_record(user, CONTAINER_FILE) {

@@ -82,6 +82,8 @@ impl Store {
                 let place = StagedPlace { store, name, published: false, linked: false };
                 return Ok((Staged { place, held }, named));
             }
+            // Nobody knows of it any more, should it still be there.
+            let _ = staging.remove_dir(text.as_bytes());
         }
         Err(Error::new(ErrorKind::InUse, "staging directories vanish as soon as they are made"))
     }
@@ -143,6 +145,12 @@ impl Staged {
     /// The directory.
     pub(super) fn dir(&self) -> &Dir {
         self.held.dir()
+    }
+
+    #[cfg(feature = "image")]
+    /// The store that it is to become part of.
+    pub(super) fn store(&self) -> &Store {
+        &self.place.store
     }
 
     /// The hold on it, which goes with it where it is published to.

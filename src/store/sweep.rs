@@ -1,8 +1,9 @@
 //! Cleaning up: what makers that died have left in staging, and what was removed.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Store;
@@ -12,10 +13,13 @@ use super::layout::{
 };
 use super::record::ContainerRecord;
 use crate::error::{Context, Result};
-use crate::sys::dir::{DirEntry, Kind};
+use crate::sys::dir::{DirEntry, Kind, SysResult};
 use crate::sys::lock::{Lock, Mode};
-use crate::sys::{Dir, remove};
+use crate::sys::{Dir, random, remove};
 use crate::watch::Watch;
+
+/// How long opening a store, or removing something, deletes what was removed.
+const BRIEFLY: Duration = Duration::from_millis(20);
 
 impl Store {
     /// Deletes what was removed, and gives back how many objects that were; what another process
@@ -26,6 +30,20 @@ impl Store {
     /// says so. Where one object cannot be deleted the others are, and the first error is given.
     /// Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
+        self.empty_trash_while(watch, &|| true)
+    }
+
+    /// As [`empty_trash`](Self::empty_trash), but for no longer than a person notices; what is left
+    /// is deleted by those who come later, or by a collection.
+    ///
+    /// # Errors
+    /// As [`empty_trash`](Self::empty_trash); that something is left is no error.
+    pub fn empty_trash_briefly(&self, watch: &Watch<'_>) -> Result<u64> {
+        let end = Instant::now() + BRIEFLY;
+        self.empty_trash_while(watch, &|| Instant::now() < end)
+    }
+
+    fn empty_trash_while(&self, watch: &Watch<'_>, go_on: &dyn Fn() -> bool) -> Result<u64> {
         self.writable()?;
         let (mut count, mut failed, mut seen) = (0, None, BTreeSet::new());
         loop {
@@ -37,7 +55,10 @@ impl Store {
             }
             for entry in entries {
                 watch.check()?;
-                match self.delete_trash(&entry) {
+                if !go_on() {
+                    return failed.map_or(Ok(count), Err);
+                }
+                match self.delete_trash(&entry, go_on) {
                     Ok(deleted) => count += u64::from(deleted),
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -48,26 +69,24 @@ impl Store {
     /// What is done when the store is opened. What fails here is tried again next time, and does
     /// not keep anybody from using the store.
     pub(super) fn sweep(&self) {
+        self.sweep_staging();
+        let _ = self.empty_trash_briefly(&Watch::new());
+    }
+
+    /// Takes away what makers that died have left.
+    pub(super) fn sweep_staging(&self) {
         for entry in self.top(STAGING).entries().unwrap_or_default() {
             let _ = match entry.kind {
                 Kind::Directory => self.sweep_directory(&entry),
                 _ => self.sweep_file(&entry),
             };
         }
-        let _ = self.empty_trash(&Watch::new());
     }
 
     /// A reservation or an intent whose owner died.
     fn sweep_file(&self, entry: &DirEntry) -> Result<()> {
         let (staging, name) = (self.top(STAGING), String::from_utf8_lossy(&entry.name));
-        let locked = || {
-            let file = staging.open(&entry.name, OFlags::RDONLY, 0)?;
-            let Some(lock) = Lock::attempt(file.into(), Mode::Exclusive)? else {
-                return Ok(None);
-            };
-            Ok::<_, Errno>(staging.names(&entry.name, &lock)?.then_some(lock))
-        };
-        let Ok(Some(_lock)) = locked() else {
+        let Ok(Some(_lock)) = self.lock_staged_file(&entry.name) else {
             return Ok(());
         };
         if name.starts_with(INTENT_PREFIX) && !name.ends_with(RESERVED_SUFFIX) {
@@ -78,6 +97,16 @@ impl Store {
             lines.lines().try_for_each(|line| self.finish_names(line))?;
         }
         staging.remove_file(&entry.name).during("remove", &self.at(&[STAGING, &name]))
+    }
+
+    /// Locks a file in staging; `None` where its maker holds it.
+    pub(super) fn lock_staged_file(&self, name: &[u8]) -> SysResult<Option<Lock>> {
+        let staging = self.top(STAGING);
+        let file = staging.open(name, OFlags::RDONLY, 0)?;
+        let Some(lock) = Lock::attempt(file.into(), Mode::Exclusive)? else {
+            return Ok(None);
+        };
+        Ok(staging.names(name, &lock)?.then_some(lock))
     }
 
     /// A half-made object whose maker died: its links go, then itself.
@@ -91,10 +120,14 @@ impl Store {
         if let Some(object) = Object::from_tag(&name) {
             self.unlink(object, held.dir())?;
         }
-        remove::remove_tree(staging, &entry.name).during("remove", &place)
+        // Deleted like all else that is removed: a big one takes its time.
+        let trash = format!("staging.{}", random::hex::<8>().during("read", "random bytes")?);
+        staging
+            .rename(&entry.name, self.top(TRASH), trash.as_bytes(), RenameFlags::NOREPLACE)
+            .during("move to the trash", &place)
     }
 
-    fn delete_trash(&self, entry: &DirEntry) -> Result<bool> {
+    fn delete_trash(&self, entry: &DirEntry, go_on: &dyn Fn() -> bool) -> Result<bool> {
         let (trash, name) = (self.top(TRASH), String::from_utf8_lossy(&entry.name));
         let place = self.at(&[TRASH, &name]).to_string();
         let attempt = Held::attempt(trash, &entry.name, Mode::Exclusive);
@@ -112,8 +145,10 @@ impl Store {
             // Whoever removed it may have died before it came to this.
             self.unlink(object, held.dir())?;
         }
-        remove::remove_tree(trash, &entry.name).during("delete", &place)?;
-        Ok(true)
+        match remove::remove_tree_while(trash, &entry.name, go_on) {
+            Err(Errno::CANCELED) => Ok(false),
+            other => other.map(|()| true).during("delete", &place),
+        }
     }
 
     /// Takes the links and names of an object that is no more, or never came to be, from those

@@ -14,21 +14,35 @@ const DEPTH: usize = 16;
 ///
 /// Directories that the caller owns but may not read or write are made so first.
 pub(crate) fn remove_tree(parent: &Dir, name: &[u8]) -> SysResult<()> {
+    remove_tree_while(parent, name, &|| true)
+}
+
+/// As [`remove_tree`], while `go_on` says so, which is asked for each directory; then it fails with
+/// ECANCELED, and what is left may be removed another time.
+pub(crate) fn remove_tree_while(
+    parent: &Dir,
+    name: &[u8],
+    go_on: &dyn Fn() -> bool,
+) -> SysResult<()> {
     match parent.remove_file(name) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error),
     }
     let root = open_for_removal(parent, name)?;
-    empty_directory(&root)?;
+    empty(&root, go_on)?;
     remove_emptied(parent, name)
 }
 
 /// Removes all that lies beneath `root`, and keeps `root` itself.
 pub(crate) fn empty_directory(root: &Dir) -> SysResult<()> {
+    empty(root, &|| true)
+}
+
+fn empty(root: &Dir, go_on: &dyn Fn() -> bool) -> SysResult<()> {
     let mut lifted = 0;
     loop {
-        clear(root, root, 0, &mut lifted)?;
+        clear((root, go_on), root, 0, &mut lifted)?;
         // What was moved up from the depth stands in the root now.
         if lifted == 0 {
             return Ok(());
@@ -37,9 +51,17 @@ pub(crate) fn empty_directory(root: &Dir) -> SysResult<()> {
     }
 }
 
-fn clear(root: &Dir, dir: &Dir, depth: usize, lifted: &mut u32) -> SysResult<()> {
+fn clear(
+    (root, go_on): (&Dir, &dyn Fn() -> bool),
+    dir: &Dir,
+    depth: usize,
+    lifted: &mut u32,
+) -> SysResult<()> {
     // Read once: what is lifted into the root while it is cleared is found by the next round.
-    for entry in dir.entries()? {
+    for (index, entry) in dir.entries()?.into_iter().enumerate() {
+        if index.is_multiple_of(64) && !go_on() {
+            return Err(Errno::CANCELED);
+        }
         if entry.kind != Kind::Directory {
             match dir.remove_file(&entry.name) {
                 Ok(()) | Err(Errno::NOENT) => continue,
@@ -56,7 +78,7 @@ fn clear(root: &Dir, dir: &Dir, depth: usize, lifted: &mut u32) -> SysResult<()>
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error),
         };
-        clear(root, &child, depth + 1, lifted)?;
+        clear((root, go_on), &child, depth + 1, lifted)?;
         remove_emptied(dir, &entry.name)?;
     }
     Ok(())

@@ -63,6 +63,13 @@ impl Layer {
         self.entry(EntryType::Fifo, path, mode, b"")
     }
 
+    /// An attribute of the entry that follows.
+    pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
+        let key = format!("SCHILY.xattr.{name}");
+        self.tar.append_pax_extensions([(key.as_str(), value)]).unwrap();
+        self
+    }
+
     /// Deletes `path`, which a layer below has.
     pub fn whiteout(self, path: &str) -> Self {
         let (parent, name) = path.rsplit_once('/').map_or(("", path), |(p, n)| (p, n));

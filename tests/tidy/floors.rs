@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 21] = [
     ("error", 0),
     ("percent", 0),
+    ("finding", 0),
     ("digest", 1),
     ("layer_path", 1),
     ("namespace", 1),

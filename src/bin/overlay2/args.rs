@@ -111,6 +111,12 @@ pub(crate) enum Command {
     /// One changeset at a time
     #[command(subcommand)]
     Layer(Layer),
+    /// Find out whether anything in the store was changed or lost; fails where something was
+    Check(Check),
+    /// Make damaged layers what they were
+    Repair(Repair),
+    /// Remove what nothing refers to, and delete what was removed before
+    Gc(Gc),
     /// Show disk use
     Df,
     /// Show what this kernel and file system can do
@@ -128,6 +134,31 @@ pub(crate) struct Quiet {
     /// Print IDs or names alone
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Read no contents: records, names, owners, modes, times and attributes alone
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// A changeset, an OCI layout or a docker-archive that has the layers
+    /// [default: what is sound in the store]
+    #[arg(long, value_name = "FILE-or-DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// The layers, as check names them; all where none is given
+    #[arg(value_name = "LAYER")]
+    pub(crate) layers: Vec<overlay2::LayerKey>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// List it, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

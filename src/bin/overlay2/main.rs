@@ -13,6 +13,7 @@ mod place;
 mod progress;
 mod run;
 mod system;
+mod upkeep;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -108,6 +109,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Export(export) => containers::export(&driver, export),
         Command::Rm { containers } => containers::remove(&driver, &out, containers),
         Command::Layer(layer) => layers::run(&driver, &out, layer),
+        Command::Check(check) => upkeep::check(&driver, &out, check),
+        Command::Repair(repair) => upkeep::repair(&driver, &out, repair),
+        Command::Gc(gc) => upkeep::gc(&driver, &out, gc),
         Command::Df => system::df(&driver, &out),
         Command::Info => system::info(&driver, &out),
         Command::Unshare { .. } => Ok(()),

@@ -336,7 +336,8 @@ impl<'a> Places<'a> {
                 None => {
                     let inode = Inode::default_directory();
                     let acls = [None, None];
-                    let given = Given { inode: &inode, atime: None, acls, created_mode: None };
+                    let (atime, created_mode) = (None, None);
+                    let given = Given { inode: &inode, atime, acls, created_mode, checksum: 0 };
                     attach.put(target, &self.folders.path(folder), &given)?;
                 }
             }

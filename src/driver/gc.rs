@@ -1,0 +1,95 @@
+//! What nothing refers to, removed.
+
+use serde::Serialize;
+
+use super::Driver;
+use super::usage::weigh;
+use crate::error::Result;
+use crate::layer_path::LayerPath;
+use crate::store::{Garbage, GarbageKind};
+use crate::watch::Watch;
+
+/// Whether a collection removes what it finds.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GcMode {
+    /// It does.
+    #[default]
+    Remove,
+    /// It only lists it.
+    DryRun,
+}
+
+/// What a collection found.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Collected {
+    /// What was removed, or would be.
+    pub items: Vec<CollectedItem>,
+    /// Bytes in its files.
+    pub size: u64,
+    /// Files, directories and other inodes.
+    pub inodes: u64,
+}
+
+/// One thing that nothing referred to.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CollectedItem {
+    /// What it is.
+    pub kind: GarbageKind,
+    /// Its place in the store: `layers/KEY`, `trash/…`.
+    pub place: String,
+    /// Bytes in its files.
+    pub size: u64,
+    /// Files, directories and other inodes.
+    pub inodes: u64,
+}
+
+impl Driver {
+    /// Removes what nothing refers to, and deletes what was removed before: when it returns, the
+    /// space is back.
+    ///
+    /// Layers without an image or a container stay where they are pinned, which those are that were
+    /// applied on their own. Others may use the store meanwhile: what they hold stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what the file system answers; what
+    /// was found is removed as far as that can be done.
+    pub fn gc(&self, mode: GcMode, watch: Watch<'_>) -> Result<Collected> {
+        let found = self.store.garbage(&watch)?;
+        let mut weighed = Vec::with_capacity(found.len());
+        for garbage in found {
+            watch.check()?;
+            weighed.push((self.weigh_garbage(&garbage), garbage));
+        }
+        if mode == GcMode::Remove {
+            let garbage: Vec<_> = weighed.iter().map(|(_, garbage)| garbage.clone()).collect();
+            self.store.collect(&garbage, &watch)?;
+            // Somebody may have come to use it.
+            weighed.retain(|(_, garbage)| !self.store.has(garbage));
+        }
+        let mut collected = Collected::default();
+        for ((size, inodes), Garbage { kind, place, .. }) in weighed {
+            collected.size += size;
+            collected.inodes += inodes;
+            collected.items.push(CollectedItem { kind, place, size, inodes });
+        }
+        collected.items.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));
+        Ok(collected)
+    }
+
+    /// Bytes and inodes; of what goes at this moment, none.
+    fn weigh_garbage(&self, garbage: &Garbage) -> (u64, u64) {
+        let recorded = garbage.layer.and_then(|key| self.store.layer_record(&key).ok().flatten());
+        if let Some(record) = recorded {
+            return (record.diff_size, record.inodes);
+        }
+        if matches!(garbage.kind, GarbageKind::Link | GarbageKind::Name) {
+            return (0, 1);
+        }
+        let path = LayerPath::parse(garbage.place.as_bytes());
+        let dir = path.ok().and_then(|path| self.store.dir().descend(&path).ok());
+        dir.and_then(|dir| weigh(&dir).ok()).unwrap_or_default()
+    }
+}
