@@ -86,7 +86,8 @@ impl Driver {
     /// Mounts of containers keep their chain by themselves; this is for those of others.
     pub(super) fn refuse_shown(&self, chain: &ChainId, what: &str) -> Result<()> {
         let keys = |chain: &ChainId| -> Result<HashSet<String>> {
-            Ok(self.store.stack(chain)?.iter().map(|entry| entry.layer().to_string()).collect())
+            let path = |key| self.store.layer_path(&key).display().to_string();
+            Ok(self.store.stack(chain)?.iter().map(|entry| path(entry.layer())).collect())
         };
         // One that is broken or not there is for the removal itself to judge.
         let Ok(mut names) = keys(chain) else { return Ok(()) };

@@ -108,7 +108,7 @@ pub struct Showing {
     pub name: String,
 }
 
-/// The first mount that shows a directory on whose path one of `names` stands: an overlay with such
+/// The first mount that shows a directory whose path begins with one of `names`: an overlay with such
 /// a layer, or a bind mount of what is beneath it. Mounts in the namespaces of other processes count
 /// too, as far as the caller may read of them.
 /// Where `/proc` is not mounted, nothing is found.
@@ -116,7 +116,9 @@ pub fn showing(names: &HashSet<String>) -> Option<Showing> {
     let find = |table: &CStr| -> Option<(PathBuf, String)> {
         let mounts = mountinfo::read_of(table, None).ok()?;
         mounts.into_iter().find_map(|info| {
-            let name = info.names().find(|name| names.contains(*name))?.to_owned();
+            let shown =
+                |text: &str| names.iter().find(|name| text.starts_with(name.as_str())).cloned();
+            let name = info.paths().find_map(shown)?;
             Some((info.target, name))
         })
     };

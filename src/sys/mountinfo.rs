@@ -32,12 +32,11 @@ impl MountInfo {
         })
     }
 
-    /// The names on the paths of what it shows: its root, and an overlay's layers; those of letters
-    /// alone are told as they are.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let ends = |byte: &u8| b"/:,=".contains(byte);
-        let names = self.root.split(ends).chain(self.options.split(ends));
-        names.filter_map(|name| std::str::from_utf8(name).ok())
+    /// The paths of what it shows: its root, and an overlay's layers, escaped.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        let ends = |byte: &u8| b":,=".contains(byte);
+        let paths = [self.root.as_slice()].into_iter().chain(self.options.split(ends));
+        paths.filter_map(|name| std::str::from_utf8(name).ok())
     }
 
     /// Whether the file system has an option without a value.
