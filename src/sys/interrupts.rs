@@ -1,7 +1,9 @@
 //! What a terminal sends is left to the command that is waited for, as `system(3)` leaves it.
 
 use std::mem::MaybeUninit;
+#[cfg(feature = "bundle")]
 use std::os::unix::process::CommandExt;
+#[cfg(feature = "bundle")]
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -50,6 +52,7 @@ impl Dispositions {
 }
 
 /// Has a command take both signals as this process took them before.
+#[cfg(feature = "bundle")]
 #[expect(unsafe_code, reason = "code between fork and exec")]
 pub(crate) fn restore_before_exec(command: &mut Command, before: Option<Dispositions>) {
     let Some(before) = before else { return };
