@@ -167,10 +167,16 @@ fn e43_what_a_foreign_mount_shows_is_not_removed() {
     let layer = store.graph_dir(TINY, "UpperDir");
     let target = store.scratch().join("shown");
     fs::create_dir(&target).unwrap();
-    need::run(Command::new("mount").arg("--bind").arg(&layer).arg(&target));
-    let error = store.fails(["rmi", TINY]);
+    // Where nobody takes a copy of the mount along into a namespace of his own meanwhile.
+    let text = r#"mount --bind "$1" "$2"; ! "$O" rmi "$3" || exit 1"#;
+    let mut private = Command::new("unshare");
+    private.args(["-m", "--propagation", "private", "sh", "-uc", text, "sh"]);
+    private.arg(&layer).arg(&target).arg(TINY);
+    private.env("O", need::binary()).env("OVERLAY2_ROOT", store.root());
+    let done = Done::of(&mut private);
+    assert_eq!(done.status, 0, "{done:?}");
+    let error = done.stderr;
     assert!(error.contains(target.to_str().unwrap()) && error.contains("layer"), "{error}");
-    unmount_behind_its_back(&target);
 
     // Seen by another process alone.
     let mut other = Command::new("unshare");
@@ -275,4 +281,22 @@ fn e47_nobody_else_reads_a_container() {
     let mut other = Command::new("setpriv");
     other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "ls"]).arg(upper);
     assert_ne!(Done::of(&mut other).status, 0);
+}
+
+/// A namespace that was made while a container was mounted holds a copy of that mount for as long
+/// as it lives: that is nobody who uses the image.
+#[test]
+fn e43_a_copy_of_a_mount_that_is_gone_holds_nothing() {
+    sandbox!();
+    let store = tiny(&[]);
+    store.mount("c");
+    let mut other = Command::new("unshare");
+    other.args(["-m", "--propagation", "private", "sh", "-c", "echo ready; read _"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    store.ok(["unmount", "c"]);
+    store.ok(["rm", "c"]);
+    store.ok(["rmi", TINY]);
+    drop(other.stdin.take());
+    other.wait().unwrap();
 }

@@ -347,7 +347,7 @@ fn e45_a_volatile_upper_that_nobody_unmounted_is_not_used_again() {
     fs::write(merged.join("torn"), "perhaps").unwrap();
     // As after a crash: the kernel's mark stays, and the machine was started again.
     need::run(Command::new("umount").arg(&merged));
-    let record = merged.parent().unwrap().join("container.json");
+    let record = merged.parent().unwrap().join("mount.json");
     let text = fs::read_to_string(&record).unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let before = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");

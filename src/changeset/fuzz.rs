@@ -63,7 +63,9 @@ pub(crate) fn changeset(data: &[u8]) {
     assert_eq!(after.len() + 1, before.len(), "something appeared outside");
     let mut beside: Vec<_> =
         std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    beside.retain(|name| name != "diff" && name != "changeset" && name != "replaced");
+    beside.retain(|name| {
+        !["diff", "changeset", "entries", "replaced"].contains(&name.to_str().unwrap())
+    });
     assert!(beside.is_empty(), "{beside:?} appeared beside the layer");
     let Ok(applied) = applied else { return };
 

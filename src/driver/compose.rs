@@ -89,9 +89,10 @@ impl Driver {
             let path = |key| self.store.layer_path(&key).display().to_string();
             Ok(self.store.stack(chain)?.iter().map(|entry| path(entry.layer())).collect())
         };
+        let own = self.store.containers_path();
         // One that is broken or not there is for the removal itself to judge.
         let Ok(mut names) = keys(chain) else { return Ok(()) };
-        if mount::showing(&names).is_none() {
+        if mount::showing(&names, &own).is_none() {
             return Ok(());
         }
         // Those that stay are no matter.
@@ -101,7 +102,7 @@ impl Driver {
                 names.retain(|name| !kept.contains(name));
             }
         }
-        let Some(Showing { target, process, name, .. }) = mount::showing(&names) else {
+        let Some(Showing { target, process, name, .. }) = mount::showing(&names, &own) else {
             return Ok(());
         };
         let seen_by = process.map(|id| format!(" for process {id}")).unwrap_or_default();

@@ -110,12 +110,16 @@ pub struct Showing {
 
 /// The first mount that shows a directory whose path begins with one of `names`: an overlay with such
 /// a layer, or a bind mount of what is beneath it. Mounts in the namespaces of other processes count
-/// too, as far as the caller may read of them.
+/// too, as far as the caller may read of them. Those with an UpperDir or a mount point beneath `own`
+/// do not count: a namespace takes copies of them along that is made while they are there.
 /// Where `/proc` is not mounted, nothing is found.
-pub fn showing(names: &HashSet<String>) -> Option<Showing> {
+pub fn showing(names: &HashSet<String>, own: &Path) -> Option<Showing> {
+    let is_own = |info: &MountInfo| {
+        info.target.starts_with(own) || info.paths().any(|path| Path::new(path).starts_with(own))
+    };
     let find = |table: &CStr| -> Option<(PathBuf, String)> {
         let mounts = mountinfo::read_of(table, None).ok()?;
-        mounts.into_iter().find_map(|info| {
+        mounts.into_iter().filter(|info| !is_own(info)).find_map(|info| {
             let shown =
                 |text: &str| names.iter().find(|name| text.starts_with(name.as_str())).cloned();
             let name = info.paths().find_map(shown)?;

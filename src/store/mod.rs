@@ -130,6 +130,11 @@ impl Store {
         self.0.path.join(CONTAINERS).join(id.to_string())
     }
 
+    /// Where all containers are.
+    pub fn containers_path(&self) -> PathBuf {
+        self.0.path.join(CONTAINERS)
+    }
+
     /// One of the directories of [`layout::TOP`].
     fn top(&self, name: &'static str) -> &Dir {
         let found = self.0.tops.iter().find(|(top, _)| *top == name);
