@@ -113,7 +113,7 @@ impl Driver {
     /// All that is known of a container or an image, found by its name or ID.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is neither.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is neither.
     pub fn inspect(&self, text: &str) -> Result<Inspection> {
         match self.find(text)? {
             Named::Container(record) => self.inspect_container(&record),
