@@ -128,6 +128,10 @@ impl Restore<'_> {
                 }
             }
         }
+        // Those above come first: what is closed hides what lies in it.
+        for path in &directories {
+            self.open_up(path)?;
+        }
         for path in files {
             watch.check()?;
             self.file(&path)?;
@@ -172,6 +176,23 @@ impl Restore<'_> {
         match dir.make_dir(name, 0o700) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error).during("create directory", path),
+        }
+    }
+
+    /// Lets the owner of a directory into it until it is given its mode.
+    fn open_up(&self, path: &LayerPath) -> Result<()> {
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        let open = || {
+            let dir = self.damaged.descend_as_path(&parent)?;
+            // To be sure that it is one, and no link elsewhere.
+            dir.child_as_path(name)?;
+            let mode = dir.stat(name)?.st_mode & 0o7777;
+            if mode & 0o700 == 0o700 { Ok(()) } else { dir.chmod(name, mode | 0o700) }
+        };
+        match open() {
+            // It is missing, and is told as that.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            other => other.during("set mode of", path),
         }
     }
 
