@@ -142,7 +142,15 @@ struct Below<R>(R);
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 impl<R: Read> Read for Below<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| io::Error::new(error.kind(), FromBelow(error)))
+        loop {
+            match self.0.read(buffer) {
+                // A decoder may not be able to go on after an error.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => {
+                    return other.map_err(|error| io::Error::new(error.kind(), FromBelow(error)));
+                }
+            }
+        }
     }
 }
 

@@ -363,7 +363,9 @@ fn diff_of(key: &LayerKey) -> Option<DiffId> {
 
 fn open_file(path: &Path) -> Result<BufReader<File>> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).during("open", path)?;
+    let file =
+        rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, rustix::fs::Mode::empty()))
+            .during("open", path)?;
     Ok(BufReader::with_capacity(256 << 10, file.into()))
 }
 

@@ -144,13 +144,24 @@ impl From<Mounted> for OwnedFd {
     }
 }
 
+/// How long a mount may be busy: whoever asks for its attributes holds it for a moment.
+const BUSY: [u64; 6] = [1, 2, 4, 8, 16, 32];
+
 /// Unmounts what is mounted at `target`; the directory itself stays.
 ///
 /// # Errors
 /// [`ErrorKind::InUse`] where a process works in it or has a file of it open;
 /// [`ErrorKind::NotFound`] where nothing is mounted there.
 pub fn unmount(target: &Path) -> Result<()> {
-    match mount::unmount(target) {
+    let mut ended = mount::unmount(target);
+    for milliseconds in BUSY {
+        if ended != Err(Errno::BUSY) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        ended = mount::unmount(target);
+    }
+    match ended {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(Error::os(Errno::BUSY, "unmount", target).hint(
             "a process has its working directory or an open file in it, or something is mounted \

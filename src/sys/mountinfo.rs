@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::SysResult;
 
@@ -55,7 +55,8 @@ pub(crate) fn read(word: Option<&[u8]>) -> SysResult<Vec<MountInfo>> {
 
 /// As [`read`], from the table of another process.
 pub(crate) fn read_of(table: &CStr, word: Option<&[u8]>) -> SysResult<Vec<MountInfo>> {
-    let file = rustix::fs::openat(CWD, table, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| rustix::fs::openat(CWD, table, flags, Mode::empty()))?;
     let mut text = Vec::with_capacity(READ_AT_ONCE);
     loop {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {

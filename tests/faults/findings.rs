@@ -30,7 +30,7 @@ fn e44_a_volatile_mount_that_ended_otherwise_is_no_crash_unless_the_machine_was(
     // Mounted when the machine went down.
     let mounted = driver.mount("web", None, &volatile).unwrap();
     need::run(Command::new("umount").arg(&mounted.target));
-    let record = mounted.target.with_file_name("container.json");
+    let record = mounted.target.with_file_name("mount.json");
     let text = fs::read_to_string(&record).unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     assert!(text.contains(boot.trim()));

@@ -10,9 +10,12 @@ use sha2::{Digest, Sha256};
 
 use crate::common::store::mounts_beneath;
 
-/// What depends on when something was made, not on what; and what is written down of a mount, which
-/// counts for nothing where there is none: the mounts themselves are listed.
-const MOMENTS: [&str; 4] = ["created", "loaded", "boot_id", "mount"];
+/// What depends on when something was made, not on what.
+const MOMENTS: [&str; 3] = ["created", "loaded", "boot_id"];
+
+/// What is written down of mounts, which counts for nothing where there is none: the mounts
+/// themselves are listed.
+const OF_MOUNTS: [&str; 2] = ["mount.json", "unsynced.json"];
 
 /// The files of the directory `root`, and what is mounted in it. Identities that are made up anew
 /// each time (of containers, and of images that hold a time) are replaced by names.
@@ -40,6 +43,9 @@ fn walk(root: &Path, directory: &Path, mounts: &[std::path::PathBuf], lines: &mu
     for entry in entries {
         let path = entry.unwrap().path();
         let name = path.strip_prefix(root).unwrap().display().to_string();
+        if OF_MOUNTS.iter().any(|file| path.ends_with(file)) {
+            continue;
+        }
         let found = path.symlink_metadata().unwrap();
         let (mode, uid, gid) = (found.mode(), found.uid(), found.gid());
         let mut line = format!("{name} {mode:o} {uid}:{gid} {:x}", found.rdev());
