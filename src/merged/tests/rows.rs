@@ -10,20 +10,25 @@ fn s(text: &str) -> String {
     text.to_owned()
 }
 
-/// `u::rwx,u:0:rwx,g::r-x,m::rwx,o::---`, in the kernel's form.
-pub(super) fn acl() -> String {
+/// `u::rwx,u:ID:rwx,g::r-x,m::rwx,o::---`, in the kernel's form.
+pub(super) fn acl_with(id: u32) -> Vec<u8> {
     let entry =
         |tag: u8, permissions: u8, id: [u8; 4]| [&[tag, 0, permissions, 0][..], &id].concat();
     let none = [0; 4];
     let bytes = [
         vec![2, 0, 0, 0],
         entry(1, 7, none),
-        entry(2, 7, [0; 4]),
+        entry(2, 7, id.to_le_bytes()),
         entry(4, 5, none),
         entry(16, 7, none),
         entry(32, 0, none),
     ];
-    String::from_utf8(bytes.concat()).unwrap()
+    bytes.concat()
+}
+
+/// As [`acl_with`], with root.
+pub(super) fn acl() -> String {
+    String::from_utf8(acl_with(0)).unwrap()
 }
 
 /// A test on the kernel and on `merged`: layers, topmost first, then operations.
