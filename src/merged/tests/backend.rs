@@ -215,7 +215,13 @@ impl Mounted {
     fn open(&self, path: &str, flags: OFlags, mode: u32) -> Sys<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
-        rustix::fs::openat2(&self.0, path, flags, mode, ResolveFlags::IN_ROOT)
+        loop {
+            match rustix::fs::openat2(&self.0, path, flags, mode, ResolveFlags::IN_ROOT) {
+                // Somebody on this machine renamed something while the kernel went through `..`.
+                Err(Errno::AGAIN) if path.contains("..") => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// The directory of the last name, and that name with the slashes behind it.
