@@ -54,7 +54,8 @@ pub(crate) fn restore(
             groups.entry(Rc::as_ptr(&name.file)).or_default().push(path);
         }
     }
-    let restore = Restore { damaged: damaged.layer, sound: sound.layer, entries, groups };
+    let (spare, damaged_layer) = (sound.side, damaged.layer);
+    let restore = Restore { damaged: damaged_layer, sound: sound.layer, spare, entries, groups };
     let mut how = VerifyOptions { contents: Contents::Read, ..*options };
     for _ in 0..ROUNDS {
         let found = verify(damaged.layer, sound.side, &how)?;
@@ -73,10 +74,7 @@ fn sides(damaged: &Dir, sound: &Dir) -> Result<()> {
     for name in [FILE, split::FILE, split::REPLACED] {
         let name = name.as_bytes();
         if sound.stat_if_exists(name).during("look for", name)?.is_some() {
-            replace(damaged, name, |temporary| {
-                sound.rename(name, damaged, temporary, RenameFlags::NOREPLACE)
-            })
-            .during("replace", name)?;
+            exchange(sound, name, damaged, name).during("replace", name)?;
         } else {
             remove_tree(damaged, name).during("remove", name)?;
         }
@@ -87,6 +85,8 @@ fn sides(damaged: &Dir, sound: &Dir) -> Result<()> {
 struct Restore<'a> {
     damaged: &'a Dir,
     sound: &'a Dir,
+    /// Where what is replaced goes, on the same file system: with it, it goes away.
+    spare: &'a Dir,
     entries: Entries,
     /// The names of each file that has several.
     groups: HashMap<*const Listed, Vec<LayerPath>>,
@@ -159,8 +159,7 @@ impl Restore<'_> {
             Err(error) => return Err(error).during("open directory", &parent),
         };
         let from = self.sound.descend(&parent).during("open directory", &parent)?;
-        replace(&dir, name, |temporary| dir.make_link(temporary, &from, name))
-            .during("replace", path)
+        self.replace(&dir, name, &from).during("replace", path)
     }
 
     fn make_directory(&self, path: &LayerPath, kind: FindingKind) -> Result<()> {
@@ -177,6 +176,18 @@ impl Restore<'_> {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error).during("create directory", path),
         }
+    }
+
+    /// Puts a second name of the sound file in place of `name`, in one step. Whoever dies on the way
+    /// leaves nothing in the layer.
+    fn replace(&self, dir: &Dir, name: &[u8], from: &Dir) -> SysResult<()> {
+        let temporary = format!("replaced-{}", random::hex::<8>()?);
+        let temporary = temporary.as_bytes();
+        self.spare.make_link(temporary, from, name)?;
+        let renamed = exchange(self.spare, temporary, dir, name);
+        // What stood there before, or what could not be put there.
+        remove_tree(self.spare, temporary)?;
+        renamed
     }
 
     /// Lets the owner of a directory into it until it is given its mode.
@@ -219,18 +230,12 @@ impl Restore<'_> {
     }
 }
 
-/// Puts what `make` makes under a temporary name in place of `name`, in one step.
-fn replace(dir: &Dir, name: &[u8], make: impl Fn(&[u8]) -> SysResult<()>) -> SysResult<()> {
-    let temporary = format!(".overlay2-repair-{}", random::hex::<8>()?);
-    let temporary = temporary.as_bytes();
-    make(temporary)?;
-    let renamed = match dir.rename(temporary, dir, name, RenameFlags::EXCHANGE) {
-        Err(Errno::NOENT) => dir.rename(temporary, dir, name, RenameFlags::NOREPLACE),
+/// Moves `new` to where `old` is, and `old`, where it is there, to where `new` was.
+fn exchange(from: &Dir, new: &[u8], to: &Dir, old: &[u8]) -> SysResult<()> {
+    match from.rename(new, to, old, RenameFlags::EXCHANGE) {
+        Err(Errno::NOENT) => from.rename(new, to, old, RenameFlags::NOREPLACE),
         other => other,
-    };
-    // What stood there before, or what could not be put there.
-    remove_tree(dir, temporary)?;
-    renamed
+    }
 }
 
 /// The content of a file by its length and checksum.

@@ -241,12 +241,22 @@ impl Driver {
         if unsynced.as_ref().is_some_and(|state| state.boot_id != boot_id()) {
             return Err(torn(&record.name));
         }
-        let mounted = record.mount.as_ref();
-        let alive = mounted.is_some_and(|state| state.volatile && state.boot_id == boot_id());
-        if !alive && has_mark(work)? {
-            return Err(torn(&record.name));
+        if !self.is_accounted_for(record, unsynced.is_some()) && has_mark(work)? {
+            // Whoever holds no lock may have looked while it was being mounted or unmounted.
+            let now = self.store.find_container(&record.id.to_string())?;
+            let unsynced = self.store.unsynced(&now)?;
+            if !self.is_accounted_for(&now, unsynced.is_some()) && has_mark(work)? {
+                return Err(torn(&record.name));
+            }
         }
         Ok(unsynced.is_some())
+    }
+
+    /// Whether what is written down tells of a volatile mount of this boot, which the kernel's mark
+    /// is of then.
+    fn is_accounted_for(&self, record: &ContainerRecord, unsynced: bool) -> bool {
+        let mounted = record.mount.as_ref();
+        unsynced || mounted.is_some_and(|state| state.volatile && state.boot_id == boot_id())
     }
 
     /// Fails where a container is mounted; a record of a mount that is gone is taken away.

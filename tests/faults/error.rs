@@ -205,7 +205,8 @@ fn attempt(
             false => Err(format!("  it succeeded, but:\n{}", sample::difference(old, new, &found))),
         };
     }
-    let told = done.stderr.clone();
+    // What a check cannot read is a finding, and stands in its table.
+    let told = done.stderr.clone() + &done.stdout;
     let words =
         if told.contains("panicked") || told.trim().len() < 20 { "no clear error" } else { "" };
     if done.status != 1 || !words.is_empty() {

@@ -43,7 +43,9 @@ fn walk(root: &Path, directory: &Path, mounts: &[std::path::PathBuf], lines: &mu
     for entry in entries {
         let path = entry.unwrap().path();
         let name = path.strip_prefix(root).unwrap().display().to_string();
-        if OF_MOUNTS.iter().any(|file| path.ends_with(file)) {
+        // What is thrown away goes bit by bit: how much of it is left is a matter of time.
+        let thrown_away = name.starts_with("store/trash/");
+        if thrown_away || OF_MOUNTS.iter().any(|file| path.ends_with(file)) {
             continue;
         }
         let found = path.symlink_metadata().unwrap();
