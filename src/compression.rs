@@ -135,6 +135,21 @@ enum Decoding<R: Read> {
     Zstd(zstd::stream::read::Decoder<'static, io::BufReader<Below<R>>>),
 }
 
+/// A reader that is asked again where a signal came between: a decoder above it may not be able to
+/// go on after an error.
+pub(crate) struct Uninterrupted<R>(pub(crate) R);
+
+impl<R: Read> Read for Uninterrupted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
 /// What is below a decoder; marks its errors, so that they are told from the decoder's own.
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 struct Below<R>(R);
@@ -142,15 +157,8 @@ struct Below<R>(R);
 #[cfg(any(feature = "gzip", feature = "zstd"))]
 impl<R: Read> Read for Below<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                // A decoder may not be able to go on after an error.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => {
-                    return other.map_err(|error| io::Error::new(error.kind(), FromBelow(error)));
-                }
-            }
-        }
+        let read = Uninterrupted(&mut self.0).read(buffer);
+        read.map_err(|error| io::Error::new(error.kind(), FromBelow(error)))
     }
 }
 

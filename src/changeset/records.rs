@@ -8,6 +8,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use rustix::fs::OFlags;
 
+use crate::compression::Uninterrupted;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
@@ -124,7 +125,7 @@ impl RecordReader {
         let file = side
             .open(name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, 0)
             .during("open", name)?;
-        let mut input = BufReader::new(file);
+        let mut input = BufReader::new(Uninterrupted(file));
         let mut how = [0];
         input.read_exact(&mut how).during("read", name)?;
         let input: Box<dyn Read> = match how {

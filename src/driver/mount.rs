@@ -227,10 +227,12 @@ impl Driver {
     /// Fails where a container is torn; where it is to be mounted as usual, syncs first what earlier
     /// volatile mounts left.
     fn ready(&self, lock: &ContainerLock, options: &MountOptions) -> Result<()> {
-        let unsynced = self.refuse_torn(lock.record(), &lock.work()?)?;
-        match unsynced && options.syncing == Syncing::Normal {
-            true => self.settle(lock),
-            false => Ok(()),
+        let work = lock.work()?;
+        match (self.refuse_torn(lock.record(), &work)?, options.syncing) {
+            (true, Syncing::Normal) => self.settle(lock),
+            // Its process may have died before the kernel's mark went.
+            (true, Syncing::Volatile) if has_mark(&work)? => take_mark(&work),
+            _ => Ok(()),
         }
     }
 

@@ -30,13 +30,16 @@ fn e44_a_volatile_mount_that_ended_otherwise_is_no_crash_unless_the_machine_was(
     // Mounted when the machine went down.
     let mounted = driver.mount("web", None, &volatile).unwrap();
     need::run(Command::new("umount").arg(&mounted.target));
-    let record = mounted.target.with_file_name("mount.json");
-    let text = fs::read_to_string(&record).unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    assert!(text.contains(boot.trim()));
-    fs::write(&record, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    for name in ["mount.json", "unsynced.json"] {
+        let record = mounted.target.with_file_name(name);
+        let text = fs::read_to_string(&record).unwrap();
+        let before = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+        assert_ne!(before, text, "{name}");
+        fs::write(&record, before).unwrap();
+    }
     let refused = driver.mount("web", None, &volatile).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
     bed.clear();
 }
 
