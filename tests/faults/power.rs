@@ -142,10 +142,14 @@ fn look(place: &Path, reports: &Reports, durable: u64, moment: u64) -> usize {
     }
     let mut looked_for = 0;
     good(&["ps", "-q"]);
+    let staging = fs::read_dir(place.join("store/staging")).unwrap().count();
+    assert_eq!(staging, 0, "swept when opened");
+    // What is large is thrown away bit by bit, or at once.
+    good(&["gc"]);
     for place in ["staging", "trash"].map(|name| place.join("store").join(name)) {
         let left: Vec<_> =
             fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(left.is_empty(), "swept when opened: {left:?}");
+        assert!(left.is_empty(), "left: {left:?}");
     }
     for (what, at) in &reports.done {
         let doomed = reports.doomed.get(what).is_some_and(|at| *at < moment);
