@@ -184,6 +184,7 @@ fn layers_of_images() {
             if with_the_other && !leans_on_a_file {
                 store.ok(["rmi", "example.test/alone:latest"]);
             }
+            store.ok(["gc"]);
             assert_eq!(store.contents(), before, "{}", row.name);
         }
     }

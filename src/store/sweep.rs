@@ -1,5 +1,6 @@
 //! Cleaning up: what makers that died have left in staging, and what was removed.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ use crate::watch::Watch;
 /// How long opening a store, or removing something, deletes what was removed.
 const BRIEFLY: Duration = Duration::from_millis(20);
 
+/// As many directories are deleted however long it takes, so that of something small nothing stays.
+const AT_LEAST: u32 = 128;
+
 impl Store {
     /// Deletes what was removed, and gives back how many objects that were; what another process
     /// deletes at this moment is left to it.
@@ -39,8 +43,11 @@ impl Store {
     /// # Errors
     /// As [`empty_trash`](Self::empty_trash); that something is left is no error.
     pub fn empty_trash_briefly(&self, watch: &Watch<'_>) -> Result<u64> {
-        let end = Instant::now() + BRIEFLY;
-        self.empty_trash_while(watch, &|| Instant::now() < end)
+        let (end, asked) = (Instant::now() + BRIEFLY, Cell::new(0));
+        self.empty_trash_while(watch, &|| {
+            asked.set(asked.get() + 1);
+            asked.get() <= AT_LEAST || Instant::now() < end
+        })
     }
 
     fn empty_trash_while(&self, watch: &Watch<'_>, go_on: &dyn Fn() -> bool) -> Result<u64> {
