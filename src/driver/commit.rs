@@ -4,16 +4,17 @@ use std::io::{BufReader, BufWriter, Write};
 
 use super::Driver;
 use super::compose::Below;
+use super::container::Base;
 use super::layer::{Expected, Unpacked};
 use super::load::LoadedImage;
 use crate::changeset::{self, DiffOptions};
 use crate::error::{Context, Error, Result};
-use crate::image::{Commit, Reference, commit_config};
+use crate::image::{Commit, ConfigChanges, Reference, commit_config};
 use crate::inode::Timestamp;
 use crate::store::Retention;
 use crate::watch::Watch;
 
-/// What a commit tells of itself, and how it is written.
+/// What a new image tells of the step that made it, and how its layer is written.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {
@@ -25,8 +26,22 @@ pub struct CommitOptions {
     pub created_by: Option<String>,
     /// When; now where it is `None`.
     pub created: Option<Timestamp>,
+    /// What the image says otherwise of its process: `ENTRYPOINT`, `CMD`, `ENV` and the like.
+    pub config: ConfigChanges,
     /// How the changeset is written.
     pub diff: DiffOptions,
+}
+
+impl CommitOptions {
+    fn step(&self) -> Commit {
+        Commit {
+            created: self.created.unwrap_or_else(now),
+            created_by: self.created_by.clone(),
+            author: self.author.clone(),
+            comment: self.message.clone(),
+            changes: self.config.clone(),
+        }
+    }
 }
 
 impl Driver {
@@ -75,12 +90,7 @@ impl Driver {
             diff_ids = self.store.stack(chain)?.iter().rev().map(|entry| entry.diff_id).collect();
         }
         diff_ids.push(applied.diff_id);
-        let commit = Commit {
-            created: options.created.unwrap_or_else(now),
-            created_by: options.created_by.clone(),
-            author: options.author.clone(),
-            comment: options.message.clone(),
-        };
+        let commit = options.step();
         let config = match config {
             Some(config) => commit_config(Some(&config), Some(&applied.diff_id), &commit)?,
             None => self.config_of_chain(&diff_ids, &commit)?,
@@ -88,6 +98,54 @@ impl Driver {
         let mut leased = self.store.commit_layers(vec![finished])?;
         let chain = self.stack_up(parent, &mut leased, Retention::WhileUsed, watch)?;
         self.put_image(&config, diff_ids, Some(chain), &[name.to_string()])
+    }
+
+    /// Makes an image without a container: of an image, one with one more step, which has no layer;
+    /// of a stack, one with its layers, the topmost of which is the step's.
+    ///
+    /// So `ENV` and `CMD` of a Dockerfile are made, and `FROM` of layers that were
+    /// [applied](Self::apply) one at a time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is no such image or stack.
+    pub fn make_image(
+        &self,
+        base: &Base,
+        name: &str,
+        options: &CommitOptions,
+    ) -> Result<LoadedImage> {
+        let name: Reference = name.parse()?;
+        let (chain, config) = match base {
+            Base::Image(text) => {
+                let image = self.store.find_image(text)?;
+                let config = self.store.image_config(&image.record.id)?;
+                let leased = image.record.chain.as_ref().map(|chain| self.chain(chain));
+                (leased.transpose()?, Some(config))
+            }
+            Base::Chain(chain) => (Some(self.chain(chain)?), None),
+        };
+        let mut diff_ids = Vec::new();
+        if let Some(chain) = &chain {
+            let stack = self.store.stack(&chain.chain())?;
+            diff_ids.extend(stack.iter().rev().map(|entry| entry.diff_id));
+        }
+        let config = match config {
+            Some(config) => commit_config(Some(&config), None, &options.step())?,
+            None => self.config_of_chain(&diff_ids, &options.step())?,
+        };
+        self.put_image(&config, diff_ids, chain, &[name.to_string()])
+    }
+
+    /// Gives an image one more name, and takes the name from the image that had it; tells the name
+    /// as it is kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is no such image;
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where the name is none.
+    pub fn tag(&self, image: &str, name: &str) -> Result<String> {
+        let name = name.parse::<Reference>()?.to_string();
+        self.store.tag(&self.store.image_id(image)?, &name)?;
+        Ok(name)
     }
 
     /// Unpacks a changeset that `write` writes. It goes through a pipe: nothing of it is kept

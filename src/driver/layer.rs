@@ -126,12 +126,19 @@ impl Driver {
         self.empty_trash(watch)
     }
 
+    /// The stack that a person calls `text`: its chain ID, or the beginning of it, which no other
+    /// has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where it is the beginning of several,
+    /// which the message lists.
+    pub fn chain_id(&self, text: &str) -> Result<ChainId> {
+        self.store.chain_called(text)?.ok_or_else(|| no_chain(text))
+    }
+
     /// A chain, leased.
     pub(super) fn chain(&self, chain: &ChainId) -> Result<LeasedChain> {
-        self.store.find_chain(chain)?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("chain {chain} is not in the store"))
-                .hint("list what is there with: overlay2 layer ls")
-        })
+        self.store.find_chain(chain)?.ok_or_else(|| no_chain(chain))
     }
 
     /// Unpacks a changeset into staging.
@@ -241,6 +248,11 @@ impl Driver {
         changeset::list_tree(staging.dir(), staging.side(), self.ownership, &watch)?;
         Ok(staging)
     }
+}
+
+fn no_chain(chain: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::NotFound, format!("chain {chain} is not in the store"))
+        .hint("overlay2 layer ls lists what is there")
 }
 
 /// The record of a variant of a layer.

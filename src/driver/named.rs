@@ -35,7 +35,7 @@ impl Named {
 
 impl Driver {
     /// Finds a container or an image by its name, its ID or the beginning of its ID, or a stack of
-    /// layers by its whole chain ID. A container counts first, and then an image.
+    /// layers by its chain ID or the beginning of that. A container counts first, and then an image.
     pub(super) fn find(&self, text: &str) -> Result<Named> {
         match self.store.find_container(text) {
             Ok(record) => return Ok(Named::Container(record)),
@@ -47,10 +47,7 @@ impl Driver {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        match text.parse::<ChainId>() {
-            Ok(chain) if self.store.chain_record(&chain)?.is_some() => Ok(Named::Chain(chain)),
-            _ => Err(nothing(text)),
-        }
+        self.store.chain_called(text)?.map(Named::Chain).ok_or_else(|| nothing(text))
     }
 }
 

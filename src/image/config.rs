@@ -3,6 +3,7 @@
 use oci_spec::image::ImageConfiguration;
 use serde_json::{Map, Value, json};
 
+use super::change::{ConfigChanges, present};
 use super::document::{self, invalid};
 use super::platform::Platform;
 use crate::digest::DiffId;
@@ -89,6 +90,8 @@ pub struct Commit {
     pub author: Option<String>,
     /// Anything else.
     pub comment: Option<String>,
+    /// What the image says otherwise of its process.
+    pub changes: ConfigChanges,
 }
 
 /// The config of the image that a commit makes: `base` with one more layer and one more step.
@@ -125,6 +128,12 @@ pub fn commit_config(
     history.extend(std::iter::repeat_n(untold, layers.saturating_sub(told)));
     history.push(step(layer, commit));
 
+    if commit.changes != ConfigChanges::default() {
+        let config = present(fields, "config", || json!({})).as_object_mut();
+        config
+            .and_then(|config| commit.changes.change(config))
+            .ok_or_else(|| invalid(NAME, "malformed config"))?;
+    }
     fields.insert("created".to_owned(), json!(commit.created.rfc3339()));
     if let Some(author) = &commit.author {
         fields.insert("author".to_owned(), json!(author));
@@ -169,11 +178,7 @@ fn diff_id_list(fields: &mut Map<String, Value>) -> Option<&mut Vec<Value>> {
 
 /// The list `key`, made where it is absent or null.
 fn list<'a>(fields: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Vec<Value>> {
-    let value = fields.entry(key).or_insert(Value::Null);
-    if value.is_null() {
-        *value = json!([]);
-    }
-    value.as_array_mut()
+    present(fields, key, || json!([])).as_array_mut()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@
 //! | [`write_docker_archive`] | as `docker save` |
 //!
 //! The same images give the same bytes, and a layer that is not what its diff ID says is an error.
-//! [`commit_config`] makes the config of an image with one more layer, [`history_rows`] pairs the
+//! [`commit_config`] makes the config of an image with one more layer or step, [`history_rows`] pairs the
 //! steps of an image's history with its layers, and a [`Reference`] is an image's name.
 //!
 //! ```
@@ -36,6 +36,7 @@
 //!     Ok(())
 //! }
 //! ```
+mod change;
 mod config;
 mod descriptor;
 mod docker;
@@ -62,6 +63,7 @@ mod write_oci_dir;
 #[cfg(test)]
 mod write_tests;
 
+pub use change::ConfigChanges;
 pub use config::{Commit, HistoryRow, commit_config, diff_ids, history_rows, parse_config};
 pub use entry::{ImageEntry, LayerBlob};
 pub use platform::Platform;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Store;
 use super::hold::{Held, touch};
 use super::layer::LeasedLayer;
 use super::layout::{CHAIN_FILE, CHAINS, Object, PINNED, STAGING, USERS};
 use super::record::{self, ChainRecord, StackEntry};
 use super::staging::{Intent, Published, Staged};
+use super::{Store, matching, only};
 use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -241,12 +241,35 @@ impl Store {
     /// # Errors
     /// As the operating system has them.
     pub fn chains(&self) -> Result<Vec<ChainId>> {
-        let chain = |name: &str| crate::Digest::from_hex(name).ok().map(ChainId::new);
-        let entries = self.top(CHAINS).entries().during("list", &self.at(&[CHAINS]))?;
-        let names = entries.iter().filter_map(|entry| std::str::from_utf8(&entry.name).ok());
-        let mut chains: Vec<_> = names.filter_map(chain).collect();
-        chains.sort_unstable();
-        Ok(chains)
+        let chain = |object: Object| match object {
+            Object::Chain(chain) => Some(chain),
+            _ => None,
+        };
+        Ok(self.chain_objects()?.into_iter().filter_map(chain).collect())
+    }
+
+    fn chain_objects(&self) -> Result<Vec<Object>> {
+        let object = |name: &str| {
+            crate::Digest::from_hex(name).ok().map(|digest| Object::Chain(ChainId::new(digest)))
+        };
+        self.list(CHAINS, object)
+    }
+
+    /// The chain that a person calls `text`: its ID, or the beginning of it, which no other has;
+    /// `None` where there is no such chain.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] where it is the beginning of several, which the message lists.
+    pub fn chain_called(&self, text: &str) -> Result<Option<ChainId>> {
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        if let Ok(digest) = crate::Digest::from_hex(digits) {
+            let chain = ChainId::new(digest);
+            return Ok(self.exists(Object::Chain(chain))?.then_some(chain));
+        }
+        match only(matching(self.chain_objects()?, digits), "chain IDs", text)? {
+            Some(Object::Chain(chain)) => Ok(Some(chain)),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -149,7 +149,10 @@ impl Store {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where the start of an ID is that of
     /// several containers, which the message lists.
     pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no container {text:?}"));
+        let missing = || {
+            Error::new(ErrorKind::NotFound, format!("there is no container {text:?}"))
+                .hint("overlay2 ps lists what is there")
+        };
         if let Ok(id) = text.parse()
             && let Some(record) = self.container(&id)?
         {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::Store;
 use super::hold::Held;
 #[cfg(feature = "image")]
 use super::hold::{Attempt, patience};
@@ -13,6 +12,7 @@ use super::layout::{DIFF, LAYER_FILE, LAYERS, LayerKey, Object, STAGING, USERS};
 use super::open::harden;
 use super::record::{self, LayerRecord};
 use super::staging::{Intent, Published, Staged};
+use super::{Store, matching, only};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
@@ -165,12 +165,29 @@ impl Store {
     /// # Errors
     /// As the operating system has them.
     pub fn layers(&self) -> Result<Vec<LayerKey>> {
-        let keys = self.list(LAYERS, |name| name.parse().ok().map(Object::Layer))?;
         let key = |object| match object {
             Object::Layer(key) => Some(key),
             _ => None,
         };
-        Ok(keys.into_iter().filter_map(key).collect())
+        Ok(self.layer_objects()?.into_iter().filter_map(key).collect())
+    }
+
+    fn layer_objects(&self) -> Result<Vec<Object>> {
+        self.list(LAYERS, |name| name.parse().ok().map(Object::Layer))
+    }
+
+    /// The layer that a person calls `text`: its key, or the beginning of it, which no other has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where it is the beginning of several,
+    /// which the message lists.
+    pub fn layer_called(&self, text: &str) -> Result<LayerKey> {
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        match only(matching(self.layer_objects()?, digits), "layers", text)? {
+            Some(Object::Layer(key)) => Ok(key),
+            _ => Err(Error::new(ErrorKind::NotFound, format!("there is no layer {text:?}"))
+                .hint("overlay2 check and overlay2 df name the layers")),
+        }
     }
 }
 

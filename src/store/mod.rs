@@ -213,7 +213,8 @@ impl Store {
 
 /// The names of objects that begin with `prefix`, at least two of its digits given.
 fn matching(objects: Vec<Object>, prefix: &str) -> Vec<Object> {
-    let digits = prefix.len() >= 2 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let plain = prefix.strip_prefix("chain-").unwrap_or(prefix);
+    let digits = plain.len() >= 2 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
     let matches = |object: &Object| digits && object.name().starts_with(prefix);
     objects.into_iter().filter(matches).collect()
 }
