@@ -10,6 +10,8 @@ use crate::Failure;
 use crate::args::look::{Diff, Which};
 use crate::look::resolved;
 use crate::output::{Output, Target, name, short, size};
+use crate::progress::Bars;
+use crate::style::{self, one_line};
 
 pub(crate) fn diff(driver: &Driver, out: &Output, diff: &Diff) -> Result<(), Failure> {
     let pair = between(driver, &diff.what)?;
@@ -21,12 +23,15 @@ pub(crate) fn diff(driver: &Driver, out: &Output, diff: &Diff) -> Result<(), Fai
         return list(out, &changes, diff.sizes);
     }
     let options = diff.tar.options();
+    let bars = Bars::new(diff.quiet || out.is_json());
+    let watch = Watch::new().observer(&bars);
     let done = Target::new(&diff.output).fill(|mut tar| {
         Ok(match pair {
-            Some((from, to)) => driver.diff_between(from, to, &mut tar, &options, Watch::new())?,
-            None => driver.diff(&diff.what, &mut tar, &options, Watch::new())?,
+            Some((from, to)) => driver.diff_between(from, to, &mut tar, &options, watch)?,
+            None => driver.diff(&diff.what, &mut tar, &options, watch)?,
         })
     })?;
+    drop(bars);
     if diff.output == std::path::Path::new("-") {
         return Ok(());
     }
@@ -49,8 +54,16 @@ fn between<'a>(driver: &Driver, what: &'a str) -> Result<Option<(&'a str, &'a st
 }
 
 fn list(out: &Output, changes: &[Change], sizes: bool) -> Result<(), Failure> {
+    let coloured = style::colours(&std::io::stdout());
     let line = |change: &Change| {
-        let mut line = format!("{} ", change.kind.letter()).into_bytes();
+        let letter = change.kind.letter();
+        let style = match letter {
+            'A' => style::GOOD,
+            'D' => style::BAD,
+            _ => style::CHANGED,
+        };
+        let letter = style::paint(&letter.to_string(), style, coloured);
+        let mut line = format!("{letter} ").into_bytes();
         if sizes {
             line.extend(format!("{:>8} ", size(change.size)).into_bytes());
         }
@@ -130,9 +143,4 @@ fn numbers(positions: &[usize]) -> String {
     let list: Vec<String> = positions.iter().map(ToString::to_string).collect();
     let layers = if list.len() == 1 { "layer" } else { "layers" };
     format!("{layers} {}", list.join(", "))
-}
-
-/// A command without the line ends that it has.
-fn one_line(command: &str) -> String {
-    command.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,19 +1,23 @@
 //! Containers: made, listed, mounted, compared, committed, removed.
 
+use std::io;
+
+use overlay2::image::ConfigChanges;
 use overlay2::mount::{MountAccess, MountOptions, Syncing};
 use overlay2::{
     Base, CommitOptions, Container, CreateOptions, Driver, Timestamp, TornUpper, Watch,
 };
 use serde_json::json;
 
-use crate::args::{Commit, Create, Export, Mount, Recover};
+use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Remove};
 use crate::output::{Output, Target, short};
 use crate::progress::Bars;
+use crate::style::time;
 use crate::{Failure, each};
 
 pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(), Failure> {
     let base = match (&create.chain, &create.image) {
-        (Some(chain), _) => Base::Chain(*chain),
+        (Some(chain), _) => Base::Chain(driver.chain_id(chain)?),
         (None, image) => Base::Image(image.clone().unwrap_or_default()),
     };
     let mut options = CreateOptions::default();
@@ -37,7 +41,7 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
         vec![
             short(&one.id),
             base.unwrap_or_default(),
-            one.created.clone(),
+            time(&one.created),
             mounted.unwrap_or_else(|| unmounted(one).to_owned()),
             one.name.clone(),
         ]
@@ -84,6 +88,7 @@ pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(
     options.message.clone_from(&commit.message);
     options.diff = commit.tar.options();
     options.created = commit.tar.times.source_date_epoch.map(Timestamp::from_seconds);
+    options.config = changes(&commit.config)?;
     let bars = Bars::new(commit.quiet || out.is_json());
     let watch = Watch::new().observer(&bars);
     let image = driver.commit(&commit.container, &commit.name, &options, watch)?;
@@ -91,16 +96,42 @@ pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(
     Ok(out.lines(&image, &[image.id.to_string()])?)
 }
 
+fn changes(config: &Config) -> Result<ConfigChanges, Failure> {
+    let words = |words: &[String]| match words {
+        [] => None,
+        words => Some(words.iter().filter(|word| !word.is_empty()).cloned().collect()),
+    };
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no NAME=VALUE"))),
+    };
+    let mut changes = ConfigChanges::default();
+    changes.entrypoint = words(&config.entrypoint);
+    changes.cmd = words(&config.cmd);
+    changes.env = config.env.iter().map(pair).collect::<io::Result<_>>()?;
+    changes.labels = config.label.iter().map(pair).collect::<io::Result<_>>()?;
+    changes.working_dir.clone_from(&config.workdir);
+    changes.user.clone_from(&config.user);
+    Ok(changes)
+}
+
 pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
     let options = export.times.options();
+    let bars = Bars::new(export.quiet);
     Target::new(&export.output).fill(|mut out| {
-        driver.export(&export.container, &mut out, &options, Watch::new())?;
+        let watch = Watch::new().observer(&bars);
+        driver.export(&export.container, &mut out, &options, watch)?;
         Ok(())
     })
 }
 
-pub(crate) fn remove(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {
-    done(out, names, |name| Ok(driver.remove_container(name, Watch::new())?))
+pub(crate) fn remove(driver: &Driver, out: &Output, remove: &Remove) -> Result<(), Failure> {
+    done(out, &remove.containers, |name| {
+        if remove.force && driver.container(name)?.mounted.is_some() {
+            driver.unmount(name)?;
+        }
+        Ok(driver.remove_container(name, Watch::new())?)
+    })
 }
 
 /// Does something to each container and prints the names of those for which it was done.

@@ -15,6 +15,7 @@ use crate::Failure;
 use crate::args::look::Cp;
 use crate::output::{Output, visible};
 use crate::place::Place;
+use crate::progress::Bars;
 
 /// One end of a copy, as it was typed.
 enum End {
@@ -79,7 +80,9 @@ pub(crate) fn cp(driver: &Driver, out: &Output, args: &Cp) -> Result<(), Failure
         None if is_stream => CopyTarget::Tar(&mut output),
         None => CopyTarget::Host(&into),
     };
-    let summary = copy(source, target, &options, Watch::new())?;
+    let bars = Bars::new(args.quiet || out.is_json());
+    let summary = copy(source, target, &options, Watch::new().observer(&bars))?;
+    drop(bars);
     output.flush()?;
     drop(output);
     told(out, &summary, is_stream)

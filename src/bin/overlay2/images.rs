@@ -7,10 +7,10 @@ use overlay2::store::RemovedImage;
 use overlay2::{ArchiveFormat, Driver, LoadOptions, SaveOptions, WastedStep, Watch};
 use serde_json::json;
 
-use crate::args::look::History;
-use crate::args::{Archive, Compression, Load, Save};
+use crate::args::images::{Archive, Compression, History, Load, Save, Tag};
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
+use crate::style::{command, time};
 use crate::{Failure, each};
 
 pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Failure> {
@@ -58,7 +58,7 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
                 repository.to_owned(),
                 tag.to_owned(),
                 short(&image.id),
-                image.created.clone().unwrap_or_default(),
+                image.created.as_deref().map(time).unwrap_or_default(),
                 size(image.size),
             ]);
         }
@@ -71,11 +71,15 @@ pub(crate) fn history(driver: &Driver, out: &Output, history: &History) -> Resul
         return wasted(driver, out, &history.image);
     }
     let steps = driver.history(&history.image)?;
+    if history.quiet {
+        let layers = steps.iter().filter_map(|step| step.diff_id);
+        return Ok(out.lines(&steps, &layers.map(|id| id.to_string()).collect::<Vec<_>>())?);
+    }
     let row = |step: &overlay2::HistoryStep| {
         vec![
             step.diff_id.map_or_else(|| "<none>".to_owned(), |diff_id| short(&diff_id)),
-            step.created.clone().unwrap_or_default(),
-            step.created_by.clone().unwrap_or_default(),
+            step.created.as_deref().map(time).unwrap_or_default(),
+            step.created_by.as_deref().map(command).unwrap_or_default(),
             size(step.size),
             step.comment.clone().unwrap_or_default(),
         ]
@@ -92,8 +96,8 @@ fn wasted(driver: &Driver, out: &Output, image: &str) -> Result<(), Failure> {
     for WastedStep { step, wasted_bytes, wasted_files, .. } in &steps {
         rows.push(vec![
             step.diff_id.map_or_else(|| "<none>".to_owned(), |diff_id| short(&diff_id)),
-            step.created.clone().unwrap_or_default(),
-            step.created_by.clone().unwrap_or_default(),
+            step.created.as_deref().map(time).unwrap_or_default(),
+            step.created_by.as_deref().map(command).unwrap_or_default(),
             size(step.size),
             size(*wasted_bytes),
             wasted_files.to_string(),
@@ -114,6 +118,11 @@ pub(crate) fn inspect(driver: &Driver, out: &Output, names: &[String]) -> Result
         found.push(driver.inspect(name)?);
     }
     Ok(out.json(&found)?)
+}
+
+pub(crate) fn tag(driver: &Driver, out: &Output, tag: &Tag) -> Result<(), Failure> {
+    let name = driver.tag(&tag.image, &tag.name)?;
+    Ok(out.lines(&json!({"image": tag.image, "name": name}), std::slice::from_ref(&name))?)
 }
 
 pub(crate) fn save(driver: &Driver, out: &Output, save: &Save) -> Result<(), Failure> {

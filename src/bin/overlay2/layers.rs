@@ -4,7 +4,7 @@ use std::path::Path;
 
 use overlay2::{Driver, Watch};
 
-use crate::args::Layer;
+use crate::args::upkeep::Layer;
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
 use crate::{Failure, each};
@@ -14,6 +14,7 @@ pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Fa
         Layer::Apply { parent, file, quiet } => {
             let bars = Bars::new(*quiet || out.is_json());
             let watch = Watch::new().observer(&bars);
+            let parent = parent.as_ref().map(|parent| driver.chain_id(parent)).transpose()?;
             let applied = if file == Path::new("-") {
                 driver.apply(parent.as_ref(), std::io::stdin().lock(), watch)?
             } else {
@@ -27,19 +28,24 @@ pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Fa
             for lost in &applied.unkept {
                 crate::complain(&format!("not kept: {lost}"), None, 0);
             }
-            let lines =
-                [format!("DiffID: {}", applied.diff_id), format!("ChainID: {}", applied.chain_id)];
+            let lines = match quiet {
+                true => vec![applied.chain_id.to_string()],
+                false => vec![
+                    format!("DiffID: {}", applied.diff_id),
+                    format!("ChainID: {}", applied.chain_id),
+                ],
+            };
             Ok(out.lines(&applied, &lines)?)
         }
-        Layer::Ls(list) => {
+        Layer::Ls { quiet } => {
             let layers = driver.layers()?;
-            if list.quiet {
+            if *quiet {
                 let chains: Vec<_> = layers.iter().map(|one| one.chain_id.to_string()).collect();
                 return Ok(out.lines(&layers, &chains)?);
             }
             let rows = layers.iter().map(|one| {
                 vec![
-                    one.chain_id.to_string(),
+                    short(&one.chain_id),
                     short(&one.diff_id),
                     one.parent.map_or_else(|| "-".to_owned(), |parent| short(&parent)),
                     one.depth.to_string(),
@@ -52,7 +58,8 @@ pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Fa
         Layer::Rm { chains } => {
             let mut removed = Vec::new();
             let result = each(chains, |chain| {
-                driver.remove_layer(chain, Watch::new())?;
+                let chain = driver.chain_id(chain)?;
+                driver.remove_layer(&chain, Watch::new())?;
                 removed.push(chain.to_string());
                 Ok(())
             });

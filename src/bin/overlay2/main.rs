@@ -7,11 +7,14 @@ mod copy;
 mod images;
 mod layers;
 mod look;
+mod manual;
 mod output;
 mod picture;
 mod place;
 mod progress;
 mod run;
+mod style;
+mod suggest;
 mod system;
 mod upkeep;
 
@@ -20,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use overlay2::{Driver, DriverOptions};
+use overlay2::{Driver, DriverOptions, ErrorKind};
 
 use args::{Cli, Command, Durability};
 use output::Output;
@@ -32,6 +35,8 @@ const EPIPE: i32 = rustix::io::Errno::PIPE.raw_os_error();
 enum Failure {
     Driver(overlay2::Error),
     Io(io::Error),
+    /// It has been said what was wrong: something of this kind.
+    Told(ErrorKind),
     /// The status of the command that was run.
     Status(u8),
 }
@@ -53,68 +58,108 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Status(status)) => ExitCode::from(status),
+        Err(Failure::Told(_)) => ExitCode::FAILURE,
         // Whoever read our output has enough of it.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Io(error)) => complain(&error.to_string(), None, 1),
         Err(Failure::Driver(error)) if error.raw_os_error() == Some(EPIPE) => ExitCode::SUCCESS,
-        Err(Failure::Driver(error)) => complain(&error.to_string(), error.help(), 1),
+        Err(Failure::Driver(error)) => told(&error),
     }
+}
+
+/// Says on standard error what the library says.
+fn told(error: &overlay2::Error) -> ExitCode {
+    if output::is_json() {
+        let kind = format!("{:?}", error.kind());
+        return output::failure(&error.to_string(), Some(&kind), error.help());
+    }
+    complain(&error.to_string(), error.help(), 1)
 }
 
 /// Says on standard error what went wrong, and what would help.
 fn complain(message: &str, help: Option<&str>, status: u8) -> ExitCode {
-    let mut err = io::stderr().lock();
-    // Where even this cannot be written there is nobody to tell.
-    let _ = writeln!(err, "overlay2: {message}");
-    if let Some(help) = help {
-        let _ = writeln!(err, "overlay2: hint: {help}");
+    if output::is_json() {
+        output::failure(message, None, help);
+        return ExitCode::from(status);
     }
+    let colours = style::colours(&io::stderr());
+    let mut err = io::stderr().lock();
+    let name = style::paint("overlay2:", style::BAD, colours && status != 0);
+    // Where even this cannot be written there is nobody to tell.
+    let _ = writeln!(err, "{name} {message}");
+    drop(err);
+    help.into_iter().for_each(hint_at);
     ExitCode::from(status)
+}
+
+fn hint_at(help: &str) {
+    let word = style::paint("hint:", style::GOOD, style::colours(&io::stderr()));
+    let _ = writeln!(io::stderr(), "overlay2: {word} {help}");
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
     let out = Output::new(cli.format);
-    if let Command::Unshare { command } = &cli.command {
-        return system::unshare(command);
-    }
-    if let Command::Run(run) = &cli.command
-        && run::needs_namespace()
-    {
-        return run::in_namespace(run);
+    match &cli.command {
+        Command::Unshare(unshare) => return system::unshare(&unshare.command),
+        Command::Completions(shell) => return Ok(manual::completions(shell)?),
+        Command::Man(man) => return Ok(manual::man(man)?),
+        Command::Run(run) if run::needs_namespace() => return run::in_namespace(&run.runtime),
+        Command::Exec(exec) if run::needs_namespace() => return run::in_namespace(&exec.runtime),
+        _ => {}
     }
     raise_descriptor_limit();
     let driver = open(cli)?;
+    let done = act(cli, &driver, &out);
+    let kind = match &done {
+        Err(Failure::Driver(error)) => error.kind(),
+        Err(Failure::Told(kind)) => *kind,
+        _ => return done,
+    };
+    if kind != ErrorKind::NotFound || out.is_json() {
+        return done;
+    }
+    if let Err(Failure::Driver(error)) = &done {
+        told(error);
+    }
+    suggest::hints(&driver, &cli.command).iter().for_each(|hint| hint_at(hint));
+    Err(Failure::Told(kind))
+}
+
+fn act(cli: &Cli, driver: &Driver, out: &Output) -> Result<(), Failure> {
     match &cli.command {
-        Command::Load(load) => images::load(&driver, &out, load),
-        Command::Images(list) => images::list(&driver, &out, list.quiet),
-        Command::History(history) => images::history(&driver, &out, history),
-        Command::Inspect { names } => images::inspect(&driver, &out, names),
-        Command::Save(save) => images::save(&driver, &out, save),
-        Command::Rmi { images } => images::remove(&driver, &out, images),
-        Command::Create(create) => containers::create(&driver, &out, create),
-        Command::Ps(list) => containers::list(&driver, &out, list.quiet),
-        Command::Mount(mount) => containers::mount(&driver, &out, mount),
-        Command::Recover(recover) => containers::recover(&driver, &out, recover),
-        Command::Unmount { containers } => containers::unmount(&driver, &out, containers),
-        Command::Bundle(bundle) => run::bundle(&driver, &out, bundle),
-        Command::Run(run) => run::run(&driver, run),
-        Command::Diff(diff) => compare::diff(&driver, &out, diff),
-        Command::Ls(ls) => look::ls(&driver, &out, ls),
-        Command::Cat(cat) => look::cat(&driver, cat),
-        Command::Cp(cp) => copy::cp(&driver, &out, cp),
-        Command::Stat(stat) => look::stat(&driver, &out, stat),
-        Command::Tree(tree) => picture::tree(&driver, &out, tree),
-        Command::Which(which) => compare::which(&driver, &out, which),
-        Command::Commit(commit) => containers::commit(&driver, &out, commit),
-        Command::Export(export) => containers::export(&driver, export),
-        Command::Rm { containers } => containers::remove(&driver, &out, containers),
-        Command::Layer(layer) => layers::run(&driver, &out, layer),
-        Command::Check(check) => upkeep::check(&driver, &out, check),
-        Command::Repair(repair) => upkeep::repair(&driver, &out, repair),
-        Command::Gc(gc) => upkeep::gc(&driver, &out, gc),
-        Command::Df => system::df(&driver, &out),
-        Command::Info => system::info(&driver, &out),
-        Command::Unshare { .. } => Ok(()),
+        Command::Load(load) => images::load(driver, out, load),
+        Command::Images(list) => images::list(driver, out, list.quiet),
+        Command::History(history) => images::history(driver, out, history),
+        Command::Inspect(inspect) => images::inspect(driver, out, &inspect.names),
+        Command::Tag(tag) => images::tag(driver, out, tag),
+        Command::Save(save) => images::save(driver, out, save),
+        Command::Rmi(remove) => images::remove(driver, out, &remove.images),
+        Command::Create(create) => containers::create(driver, out, create),
+        Command::Ps(list) => containers::list(driver, out, list.quiet),
+        Command::Mount(mount) => containers::mount(driver, out, mount),
+        Command::Recover(recover) => containers::recover(driver, out, recover),
+        Command::Unmount(unmount) => containers::unmount(driver, out, &unmount.containers),
+        Command::Bundle(bundle) => run::bundle(driver, out, bundle),
+        Command::Run(run) => run::run(driver, run),
+        Command::Exec(exec) => run::exec(driver, exec),
+        Command::Diff(diff) => compare::diff(driver, out, diff),
+        Command::Ls(ls) => look::ls(driver, out, ls),
+        Command::Cat(cat) => look::cat(driver, cat),
+        Command::Cp(cp) => copy::cp(driver, out, cp),
+        Command::Stat(stat) => look::stat(driver, out, stat),
+        Command::Tree(tree) => picture::tree(driver, out, tree),
+        Command::Which(which) => compare::which(driver, out, which),
+        Command::Commit(commit) => containers::commit(driver, out, commit),
+        Command::Export(export) => containers::export(driver, export),
+        Command::Rm(remove) => containers::remove(driver, out, remove),
+        Command::Layer(layer) => layers::run(driver, out, layer),
+        Command::Check(check) => upkeep::check(driver, out, check),
+        Command::Repair(repair) => upkeep::repair(driver, out, repair),
+        Command::Gc(gc) => upkeep::gc(driver, out, gc),
+        Command::Df => system::df(driver, out),
+        Command::Info => system::info(driver, out),
+        // These need no store, and were done.
+        Command::Unshare(_) | Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }
 
@@ -152,18 +197,19 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Does something to each of several things: all are tried, and the first error is the one that
-/// counts; the others are told at once.
+/// Does something to each of several things: all are tried, and what goes wrong is told at once.
 fn each<T>(things: &[T], mut act: impl FnMut(&T) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut failed = Ok(());
     for thing in things {
-        match (act(thing), &failed) {
-            (Ok(()), _) => {}
-            (Err(failure), Ok(())) => failed = Err(failure),
-            (Err(Failure::Driver(error)), _) => {
-                complain(&error.to_string(), error.help(), 1);
+        match act(thing) {
+            Err(Failure::Driver(error)) if error.raw_os_error() != Some(EPIPE) => {
+                told(&error);
+                // Whether something was not there counts, which more can be said of.
+                if !matches!(failed, Err(Failure::Told(ErrorKind::NotFound))) {
+                    failed = Err(Failure::Told(error.kind()));
+                }
             }
-            (Err(failure), _) => return Err(failure),
+            other => other?,
         }
     }
     failed

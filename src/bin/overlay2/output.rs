@@ -2,19 +2,39 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::args::Format;
+use crate::style::{self, paint};
 
 /// Where results go.
 pub(crate) struct Output {
     format: Format,
 }
 
+/// What the command line said, for those who complain.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Whether errors are for a program.
+pub(crate) fn is_json() -> bool {
+    FORMAT.get() == Some(&Format::Json)
+}
+
+/// Prints what went wrong, as one line of JSON on standard error.
+pub(crate) fn failure(message: &str, kind: Option<&str>, hint: Option<&str>) -> ExitCode {
+    let line = serde_json::json!({"error": message, "kind": kind, "hint": hint});
+    // Where even this cannot be written there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+    ExitCode::FAILURE
+}
+
 impl Output {
     pub(crate) fn new(format: Format) -> Self {
+        FORMAT.get_or_init(|| format);
         Self { format }
     }
 
@@ -63,12 +83,13 @@ impl Output {
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
         }
-        // A pipe takes whole lines, however long.
-        if !io::stdout().is_terminal() {
-            table.set_width(u16::MAX);
-        }
         let mut out = io::stdout().lock();
-        table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end()))?;
+        let mut lines = table.lines();
+        if let Some(header) = lines.next() {
+            let wanted = style::colours(&io::stdout());
+            writeln!(out, "{}", paint(header.trim_end(), style::HEADER, wanted))?;
+        }
+        lines.try_for_each(|line| writeln!(out, "{}", line.trim_end()))?;
         out.flush()
     }
 

@@ -13,6 +13,7 @@ use crate::args::look;
 use crate::look::kind_name;
 use crate::output::{Output, name, short, size};
 use crate::place::Place;
+use crate::style::one_line;
 
 /// How wide the bar of the largest layer is.
 const BAR: usize = 20;
@@ -182,7 +183,6 @@ fn layers(out: &Output, image: &str, steps: &[HistoryStep]) -> Result<(), Failur
     for (index, step) in steps.iter().enumerate() {
         let fork = if index + 1 == steps.len() { "└──" } else { "├──" };
         let command = step.created_by.as_deref().or(step.comment.as_deref()).unwrap_or_default();
-        let command: Vec<&str> = command.split_whitespace().collect();
         let what = match &step.diff_id {
             Some(diff_id) => format!(
                 "{} {:>7} {:BAR$}",
@@ -192,7 +192,7 @@ fn layers(out: &Output, image: &str, steps: &[HistoryStep]) -> Result<(), Failur
             ),
             None => format!("{:12} {:>7} {:BAR$}", "(no layer)", "-", ""),
         };
-        lines.push(format!("{fork} {what} {}", command.join(" ")).trim_end().to_owned());
+        lines.push(format!("{fork} {what} {}", one_line(command)).trim_end().to_owned());
     }
     Ok(out.lines(&steps, &lines)?)
 }

@@ -31,9 +31,10 @@ impl Observer for Bars {
             let bar = self.all.add(ProgressBar::no_length());
             let template = match progress.total_bytes {
                 Some(_) => {
-                    "{prefix:>20.bold} [{bar:24}] {bytes:>10}/{total_bytes:10} {eta:>4} {msg}"
+                    "{prefix:>12.bold} [{bar:18}] {bytes:>10}/{total_bytes:<10} \
+                     {bytes_per_sec:>12} {eta:>3} {msg}"
                 }
-                None => "{prefix:>20.bold} {spinner} {bytes:>10} {bytes_per_sec:>12} {msg}",
+                None => "{prefix:>12.bold} {spinner} {bytes:>10} {bytes_per_sec:>12} {msg}",
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -63,10 +64,7 @@ impl Drop for Bars {
 /// A digest shortened to what tells it apart.
 fn shortened(subject: &str) -> String {
     match subject.split_once("sha256:") {
-        Some((before, digits)) => {
-            let digits: String = digits.chars().take(12).collect();
-            format!("{before}{digits}")
-        }
+        Some((_, digits)) => digits.chars().take(12).collect(),
         None => subject.chars().take(24).collect(),
     }
 }

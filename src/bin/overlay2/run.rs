@@ -1,7 +1,7 @@
 //! Commands run in containers, by an OCI runtime.
 
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -12,7 +12,7 @@ use overlay2::userns::{UserNamespace, in_initial_namespace};
 use overlay2::{Base, Driver, Watch};
 use serde_json::json;
 
-use crate::args::{self, Bundle, Run};
+use crate::args::run::{self as args, Bundle, Exec, Run};
 use crate::output::Output;
 use crate::{Failure, complain, system};
 
@@ -22,8 +22,8 @@ pub(crate) fn needs_namespace() -> bool {
 }
 
 /// Runs this very command again, as root of a user namespace.
-pub(crate) fn in_namespace(run: &Run) -> Result<(), Failure> {
-    if let Some(runtime) = &run.runtime {
+pub(crate) fn in_namespace(wanted: &args::Runtime) -> Result<(), Failure> {
+    if let Some(runtime) = &wanted.runtime {
         // What is missing is better told here, where its name means the same.
         which(runtime)?;
     }
@@ -57,18 +57,19 @@ pub(crate) fn bundle(driver: &Driver, out: &Output, bundle: &Bundle) -> Result<(
 
 /// Creates, mounts, runs, unmounts and removes; what was made goes, however it ends.
 pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
-    let runtime = match &run.runtime {
-        Some(program) => {
-            which(program)?;
-            Runtime::new(program)
-        }
-        None => Runtime::find()?,
-    };
+    let runtime = chosen(&run.runtime)?;
+    refuse_no_terminal(&run.process)?;
     let container = driver.create(&Base::Image(run.image.clone()), run.name.as_deref())?;
-    let ran = in_container(driver, &runtime, &container.id.to_string(), run);
+    let mut options = MountOptions::default();
+    if !run.keep {
+        // What is thrown away afterwards need not be synced.
+        options.syncing = Syncing::Volatile;
+    }
+    let process = process(&run.process, &run.command);
+    let ran = in_container(driver, &runtime, &container.id, &options, &process);
     let removed = match run.keep && ran.is_ok() {
         true => Ok(()),
-        false => driver.remove_container(&container.id.to_string(), Watch::new()),
+        false => driver.remove_container(&container.id, Watch::new()),
     };
     match (ran, removed) {
         (Ok(status), removed) => {
@@ -83,19 +84,46 @@ pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
     }
 }
 
+/// Runs a command in a container that is there, which is mounted meanwhile.
+pub(crate) fn exec(driver: &Driver, exec: &Exec) -> Result<(), Failure> {
+    let runtime = chosen(&exec.runtime)?;
+    refuse_no_terminal(&exec.process)?;
+    let container = driver.container(&exec.container)?;
+    let process = process(&exec.process, &exec.command);
+    let ran = match container.mounted {
+        Some(_) => in_mounted(driver, &runtime, &container.id, &process),
+        None => in_container(driver, &runtime, &container.id, &MountOptions::default(), &process),
+    };
+    system::finish(ran?)
+}
+
+fn chosen(wanted: &args::Runtime) -> Result<Runtime, Failure> {
+    match &wanted.runtime {
+        Some(program) => {
+            which(program)?;
+            Ok(Runtime::new(program))
+        }
+        None => Ok(Runtime::find()?),
+    }
+}
+
+fn refuse_no_terminal(process: &args::Process) -> io::Result<()> {
+    if !process.tty || io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let message = "the standard input is no terminal, so --tty has none to give: leave it out";
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 fn in_container(
     driver: &Driver,
     runtime: &Runtime,
     id: &str,
-    run: &Run,
+    options: &MountOptions,
+    process: &Process,
 ) -> Result<ExitStatus, Failure> {
-    let mut options = MountOptions::default();
-    if !run.keep {
-        // What is thrown away afterwards need not be synced.
-        options.syncing = Syncing::Volatile;
-    }
-    driver.mount(id, None, &options)?;
-    let ran = in_mounted(driver, runtime, id, run);
+    driver.mount(id, None, options)?;
+    let ran = in_mounted(driver, runtime, id, process);
     let unmounted = driver.unmount(id);
     let status = ran?;
     unmounted?;
@@ -106,9 +134,9 @@ fn in_mounted(
     driver: &Driver,
     runtime: &Runtime,
     id: &str,
-    run: &Run,
+    process: &Process,
 ) -> Result<ExitStatus, Failure> {
-    let bundle = driver.bundle(id, &process(&run.process, &run.command))?;
+    let bundle = driver.bundle(id, process)?;
     let scratch = Scratch::new(id)?;
     let state = scratch.0.join("state");
     make_dir(&state)?;

@@ -63,8 +63,9 @@ fn flatten(name: &str, value: &Value, lines: &mut Vec<String>) {
 }
 
 pub(crate) fn unshare(command: &[OsString]) -> Result<(), Failure> {
+    let shell = || std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
     let mut words = command.iter();
-    let mut run = std::process::Command::new(words.next().cloned().unwrap_or_default());
+    let mut run = std::process::Command::new(words.next().cloned().unwrap_or_else(shell));
     run.args(words);
     finish(UserNamespace::plan()?.run(run)?)
 }

@@ -3,12 +3,12 @@
 use overlay2::{CheckLevel, CheckOptions, Driver, Finding, GcMode, RepairFrom, Watch};
 
 use crate::Failure;
-use crate::args::{Check, Gc, Repair};
+use crate::args::upkeep::{Check, Gc, Repair};
 use crate::output::{Output, size};
 use crate::progress::Bars;
 
 pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), Failure> {
-    let bars = Bars::new(out.is_json());
+    let bars = Bars::new(check.quiet || out.is_json());
     let mut options = CheckOptions::default();
     if check.quick {
         options.level = CheckLevel::Quick;
@@ -16,7 +16,8 @@ pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), 
     let found = driver.check(&options, Watch::new().observer(&bars))?;
     drop(bars);
     if found.is_clean() {
-        out.lines(&found, &[format!("{} layers checked: nothing is wrong", found.layers)])?;
+        let line = format!("{} layers checked: nothing is wrong", found.layers);
+        out.lines(&found, if check.quiet { &[] } else { std::slice::from_ref(&line) })?;
         return Ok(());
     }
     out.table(&found, &["OBJECT", "PATH", "KIND", "DETAIL"], table(&found.findings))?;
@@ -24,12 +25,15 @@ pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), 
 }
 
 pub(crate) fn repair(driver: &Driver, out: &Output, repair: &Repair) -> Result<(), Failure> {
-    let bars = Bars::new(out.is_json());
+    let bars = Bars::new(repair.quiet || out.is_json());
     let from = match &repair.from {
         Some(path) => RepairFrom::Path(path),
         None => RepairFrom::Store,
     };
-    let done = driver.repair(&from, &repair.layers, Watch::new().observer(&bars))?;
+    let store = driver.store();
+    let layers = repair.layers.iter().map(|text| store.layer_called(text));
+    let layers = layers.collect::<overlay2::Result<Vec<_>>>()?;
+    let done = driver.repair(&from, &layers, Watch::new().observer(&bars))?;
     drop(bars);
     for (layer, why) in &done.failed {
         crate::complain(&format!("layer {layer} is not repaired: {why}"), None, 1);

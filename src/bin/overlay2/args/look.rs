@@ -9,25 +9,10 @@ use overlay2::changeset::{DiffOptions, Times as TimesOf, View};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  overlay2 history app:1
-  overlay2 history --wasted app:1     what each layer holds that later ones hide
-With --wasted, JSON is {steps: [{…, wasted_bytes, wasted_files}], wasted_bytes, wasted_files}.")]
-pub(crate) struct History {
-    /// The image's name or ID
-    pub(crate) image: String,
-    /// Show how many bytes of each layer later layers overwrite or delete
-    #[arg(long)]
-    pub(crate) wasted: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
   overlay2 diff web                            what the container changed
   overlay2 diff --sizes app:1..app:2           how two images differ
   overlay2 diff app:1..web                     how a container differs from an image
-  overlay2 diff --tar app:1..app:2 -o up.tar   what makes app:2 of app:1, as a layer
-JSON is a list of {kind: A|C|D, path, size}; with --tar it tells what was written.")]
+  overlay2 diff --tar app:1..app:2 -o up.tar   what makes app:2 of app:1, as a layer")]
 pub(crate) struct Diff {
     /// A container; or A..B, what has to be done to the tree of A to make it that of B, each a
     /// container, an image or the chain ID of a stack
@@ -42,6 +27,9 @@ pub(crate) struct Diff {
     /// The file to write; - for standard output
     #[arg(short, long, value_name = "FILE", default_value = "-", requires = "write")]
     pub(crate) output: PathBuf,
+    /// Print no progress
+    #[arg(short, long, requires = "write")]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) tar: Tar,
 }
@@ -106,8 +94,7 @@ Examples:
   overlay2 which app:1 /etc/passwd
   overlay2 which web /usr/lib        every layer that has a part of a directory
 Layers are numbered from the lowest, 0; a container's own directory is on top. A symlink is looked
-at itself, those on the way to it are followed. The status is 1 where nothing shows at the path. JSON is {path, shows, layers: [{position,
-diff_id, created_by, kind, size, supplies, hides: {by, at, positions}}]}.")]
+at itself, those on the way to it are followed. The status is 1 where nothing shows at the path.")]
 pub(crate) struct Which {
     /// A container or an image; a stack by its chain ID
     pub(crate) name: String,
@@ -121,9 +108,7 @@ Examples:
   overlay2 ls web                     the root of a container
   overlay2 ls -la app:1:/etc          all of /etc in an image, with its attributes
 A mounted container is read where its files lie. Symlinks stay inside the tree. Names are printed as
-they are into a pipe; on a terminal, what it cannot show is escaped (\\xFF). JSON is a list of
-{path, name, kind, mode, uid, gid, size, links, inode, modified, target, device}; in paths there
-% stands as %25, and bytes that are no UTF-8 as %XX.")]
+they are into a pipe; on a terminal, what it cannot show is escaped (\\xFF).")]
 pub(crate) struct Ls {
     /// What to list
     #[arg(required = true, value_name = "NAME[:PATH]")]
@@ -154,8 +139,8 @@ pub(crate) struct Cat {
 #[command(after_help = "\
 Examples:
   overlay2 stat web:/usr/bin/ping
-JSON is a list of what ls has, and {blocks, accessed, changed, xattrs: {NAME: VALUE}, layers:
-[{position, diff_id, created_by}]}, those that supply it, topmost first.")]
+  overlay2 stat -L app:1:/bin/sh              what the symlink leads to
+The layers that supply it are shown, the topmost first.")]
 pub(crate) struct Stat {
     /// The files; a symlink is shown itself
     #[arg(required = true, value_name = "NAME[:PATH]")]
@@ -170,8 +155,7 @@ pub(crate) struct Stat {
 Examples:
   overlay2 tree app:1                 the layers of an image
   overlay2 tree -L 2 app:1:/          its files, two levels deep
-  overlay2 tree -s web:/etc           with sizes, those of directories being of all they hold
-JSON is what history prints for layers, and {name, kind, size, target, entries} for files.")]
+  overlay2 tree -s web:/etc           with sizes, those of directories being of all they hold")]
 pub(crate) struct Tree {
     /// What to draw
     #[arg(value_name = "NAME[:PATH]")]
@@ -201,8 +185,7 @@ Examples:
 Paths that begin with / or . and those without a colon are of this host. Where files go is what
 docker cp does: into a directory that exists; SRC/. means what SRC holds. Files keep modes, times,
 attributes, holes, symlinks and hard links. A container that is mounted is read, but not written to:
-copy to where it is mounted instead. JSON is {entries, bytes, unkept, skipped}; the status is 1 where
-something could not be made.")]
+copy to where it is mounted instead. The status is 1 where something could not be made.")]
 pub(crate) struct Cp {
     /// Where from: NAME:PATH in a container or image, a path of the host, or - for a tar
     #[arg(value_name = "SRC")]
@@ -216,4 +199,7 @@ pub(crate) struct Cp {
     /// Copy what SRC leads to where it is a symlink
     #[arg(short = 'L', long)]
     pub(crate) follow_link: bool,
+    /// Print no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }

@@ -1,0 +1,170 @@
+//! The command line of containers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::look;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 create --name web app:1
+  overlay2 create --chain b6d355b1916a        on layers that were applied one at a time")]
+pub(crate) struct Create {
+    /// The container's name; one is made up where it is left out
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Stand on this stack of layers instead of an image
+    #[arg(long, value_name = "CHAIN-ID", conflicts_with = "image")]
+    pub(crate) chain: Option<String>,
+    /// Faster mounts, but what was written may be torn after a crash
+    #[arg(long)]
+    pub(crate) volatile: bool,
+    /// The image's name or ID
+    #[arg(required_unless_present = "chain")]
+    pub(crate) image: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 ps
+  overlay2 rm $(overlay2 ps -q)               all of them
+  overlay2 ps --format json | jq -r '.[] | select(.mounted) | .name'")]
+pub(crate) struct List {
+    /// Print names alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// All are shown anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 mount web                          at a directory of its own, which is printed
+  overlay2 mount web /mnt
+  overlay2 unshare sh -c 'ls $(overlay2 mount web)'     without root")]
+pub(crate) struct Mount {
+    /// The container's name or ID
+    pub(crate) container: String,
+    /// Where; the container's own directory where it is left out
+    pub(crate) target: Option<PathBuf>,
+    /// Mount read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Faster, but what was written may be torn after a crash
+    #[arg(long)]
+    pub(crate) volatile: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 unmount web")]
+pub(crate) struct Unmount {
+    /// Their names or IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 commit web app:2
+  overlay2 commit -a Ada -m 'new port' web app:2
+  overlay2 commit --entrypoint /app/serve --cmd --port --cmd 80 web app:2
+  SOURCE_DATE_EPOCH=0 overlay2 commit --pruned web app:2     the same bytes each time")]
+pub(crate) struct Commit {
+    /// The container's name or ID
+    pub(crate) container: String,
+    /// What the new image is called
+    pub(crate) name: String,
+    /// Who made it
+    #[arg(short, long)]
+    pub(crate) author: Option<String>,
+    /// What it is
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// Print no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) tar: look::Tar,
+}
+
+/// What the new image says otherwise.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What the new image says")]
+pub(crate) struct Config {
+    /// What is run; once for each word. "" takes it away
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub(crate) entrypoint: Vec<String>,
+    /// Its arguments, or what is run where there is no entrypoint; once for each word
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    pub(crate) cmd: Vec<String>,
+    /// A variable, NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// The directory in which it is run
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user: USER[:GROUP], names or numbers
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// A label, NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 export web | tar -t
+  overlay2 export -o web.tar web")]
+pub(crate) struct Export {
+    /// The container's name or ID
+    pub(crate) container: String,
+    /// The file to write; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
+    /// Print no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) times: look::Times,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 recover --accept web               go on with the files as they are
+  overlay2 recover --discard web              start over from the image")]
+pub(crate) struct Recover {
+    /// Use the files as they are; some may be empty or half written
+    #[arg(long, required_unless_present = "discard", conflicts_with = "discard")]
+    pub(crate) accept: bool,
+    /// Throw away what was changed in the container
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// The container's name or ID
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 rm web db
+  overlay2 rm -f web                          unmount it first, where it is mounted")]
+pub(crate) struct Remove {
+    /// Unmount those that are mounted
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Their names or IDs
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
