@@ -1,6 +1,6 @@
 //! A container's changes as one more layer, and an image with it on top.
 
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 
 use super::Driver;
 use super::compose::Below;
@@ -134,6 +134,27 @@ impl Driver {
             None => self.config_of_chain(&diff_ids, &options.step())?,
         };
         self.put_image(&config, diff_ids, chain, &[name.to_string()])
+    }
+
+    /// Makes an image of one changeset: what `FROM scratch` and `ADD` make in a Dockerfile. The
+    /// changeset is plain, or compressed with gzip or zstd.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn import(
+        &self,
+        changeset: impl Read,
+        name: &str,
+        options: &CommitOptions,
+        watch: Watch<'_>,
+    ) -> Result<LoadedImage> {
+        let name: Reference = name.parse()?;
+        let expected = Expected { subject: "changeset", ..Expected::default() };
+        let Unpacked { finished, applied } = self.unpack(changeset, expected, watch)?;
+        let config = commit_config(None, Some(&applied.diff_id), &options.step())?;
+        let mut leased = self.store.commit_layers(vec![finished])?;
+        let chain = self.stack_up(None, &mut leased, Retention::WhileUsed, watch)?;
+        self.put_image(&config, vec![applied.diff_id], Some(chain), &[name.to_string()])
     }
 
     /// Gives an image one more name, and takes the name from the image that had it; tells the name

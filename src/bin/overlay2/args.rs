@@ -64,6 +64,8 @@ pub(crate) enum Durability {
 pub(crate) enum Command {
     /// Load images from an OCI layout or a docker-archive
     Load(images::Load),
+    /// Make an image of one changeset, such as a tar of a root file system
+    Import(images::Import),
     /// List images
     Images(images::List),
     /// Show the steps of an image, the last one first

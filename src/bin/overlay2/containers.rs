@@ -96,7 +96,8 @@ pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(
     Ok(out.lines(&image, &[image.id.to_string()])?)
 }
 
-fn changes(config: &Config) -> Result<ConfigChanges, Failure> {
+/// What the command line says of an image's process.
+pub(crate) fn changes(config: &Config) -> Result<ConfigChanges, Failure> {
     let words = |words: &[String]| match words {
         [] => None,
         words => Some(words.iter().filter(|word| !word.is_empty()).cloned().collect()),

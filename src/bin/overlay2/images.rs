@@ -4,10 +4,12 @@ use std::path::Path;
 
 use overlay2::image::{Platform, ReadOptions};
 use overlay2::store::RemovedImage;
-use overlay2::{ArchiveFormat, Driver, LoadOptions, SaveOptions, WastedStep, Watch};
+use overlay2::{ArchiveFormat, CommitOptions, Driver, LoadOptions, SaveOptions, WastedStep, Watch};
 use serde_json::json;
 
-use crate::args::images::{Archive, Compression, History, Load, Save, Tag};
+use crate::args::images::{Archive, Compression, History, Import, Load, Save, Tag};
+use crate::containers::changes;
+use crate::layers::input;
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
 use crate::style::{command, time};
@@ -38,6 +40,17 @@ pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Fai
         lines.extend(names.iter().map(line));
     }
     Ok(out.lines(&loaded, &lines)?)
+}
+
+pub(crate) fn import(driver: &Driver, out: &Output, import: &Import) -> Result<(), Failure> {
+    let mut options = CommitOptions::default();
+    options.message.clone_from(&import.message);
+    options.config = changes(&import.config)?;
+    let bars = Bars::new(import.quiet || out.is_json());
+    let watch = Watch::new().observer(&bars);
+    let image = driver.import(input(&import.file)?, &import.name, &options, watch)?;
+    drop(bars);
+    Ok(out.lines(&image, &[image.id.to_string()])?)
 }
 
 pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Failure> {

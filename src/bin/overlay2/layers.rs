@@ -1,5 +1,6 @@
 //! One changeset at a time.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use overlay2::{Driver, Watch};
@@ -9,21 +10,25 @@ use crate::output::{Output, short, size};
 use crate::progress::Bars;
 use crate::{Failure, each};
 
+/// A file to read; standard input for `-`.
+pub(crate) fn input(file: &Path) -> io::Result<Box<dyn Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let opened = std::fs::OpenOptions::new().read(true).open(file);
+    let opened = opened.map_err(|error| {
+        io::Error::new(error.kind(), format!("open {}: {error}", file.display()))
+    })?;
+    Ok(Box::new(opened))
+}
+
 pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Failure> {
     match layer {
         Layer::Apply { parent, file, quiet } => {
             let bars = Bars::new(*quiet || out.is_json());
             let watch = Watch::new().observer(&bars);
             let parent = parent.as_ref().map(|parent| driver.chain_id(parent)).transpose()?;
-            let applied = if file == Path::new("-") {
-                driver.apply(parent.as_ref(), std::io::stdin().lock(), watch)?
-            } else {
-                let opened = std::fs::OpenOptions::new().read(true).open(file);
-                let opened = opened.map_err(|error| {
-                    std::io::Error::new(error.kind(), format!("open {}: {error}", file.display()))
-                })?;
-                driver.apply(parent.as_ref(), opened, watch)?
-            };
+            let applied = driver.apply(parent.as_ref(), input(file)?, watch)?;
             drop(bars);
             for lost in &applied.unkept {
                 crate::complain(&format!("not kept: {lost}"), None, 0);

@@ -128,6 +128,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 fn act(cli: &Cli, driver: &Driver, out: &Output) -> Result<(), Failure> {
     match &cli.command {
         Command::Load(load) => images::load(driver, out, load),
+        Command::Import(import) => images::import(driver, out, import),
         Command::Images(list) => images::list(driver, out, list.quiet),
         Command::History(history) => images::history(driver, out, history),
         Command::Inspect(inspect) => images::inspect(driver, out, &inspect.names),

@@ -31,6 +31,26 @@ pub(crate) struct Load {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  mmdebstrap --variant=minbase bookworm | overlay2 import - debian
+  overlay2 import --cmd /bin/sh rootfs.tar.gz base:1")]
+pub(crate) struct Import {
+    /// A tar, plain or compressed with gzip or zstd; - for standard input
+    pub(crate) file: PathBuf,
+    /// What the image is called
+    pub(crate) name: String,
+    /// What it is
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: super::containers::Config,
+    /// Print no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   overlay2 images
   overlay2 rmi $(overlay2 images -q)          all of them
   overlay2 images --format json | jq -r '.[].names[]'")]
