@@ -19,7 +19,7 @@ use std::process::Command;
 
 use common::image::layout_of_tar;
 use common::need::{self, Lack};
-use common::store::Scratch;
+use common::store::{Podman, Scratch};
 use common::{Compression, Layer, Manifest, Store, TestImage};
 use serde_json::Value;
 
@@ -136,23 +136,6 @@ fn umoci_unpacks_the_same_tree() {
     unpacked.assert_is(&tree.with_visible_links());
 }
 
-/// podman with storage of its own, which goes when this is dropped.
-struct Podman {
-    place: Scratch,
-    /// podman takes 50 characters at most for its path.
-    run: Scratch,
-}
-
-impl Podman {
-    fn run(&self, args: &[&str]) -> String {
-        let place = self.place.path();
-        let mut command = Command::new("podman");
-        command.arg("--root").arg(place.join("root")).arg("--runroot").arg(self.run.path());
-        command.args(["--storage-driver", "overlay", "--log-level", "error"]).args(args);
-        need::run(command.env("TMPDIR", place).env("HOME", place))
-    }
-}
-
 #[test]
 fn podman_loads_and_mounts_the_same_tree() {
     require_tool!("podman");
@@ -162,7 +145,7 @@ fn podman_loads_and_mounts_the_same_tree() {
     );
     let (store, tree) = committed();
     for (transport, file) in saved(&store, COMMITTED) {
-        let podman = Podman { place: Scratch::new(), run: Scratch::short() };
+        let podman = Podman::new();
         let printed = podman.run(&["load", "-q", "-i", file.to_str().unwrap()]);
         let name = printed.rsplit(' ').next().unwrap();
         assert!(printed.contains("Loaded image"), "{transport}: {printed}");

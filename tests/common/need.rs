@@ -156,6 +156,14 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_overlay2").into(), PathBuf::from)
 }
 
+/// An example, beside the command where that is somewhere else, else where cargo builds it.
+pub fn example(name: &str) -> PathBuf {
+    let beside = std::env::var_os("OVERLAY2_BIN")
+        .map(|binary| Path::new(&binary).with_file_name(name))
+        .filter(|file| file.is_file());
+    beside.unwrap_or_else(|| binary().parent().unwrap().join("examples").join(name))
+}
+
 /// Runs a program and returns what it printed; panics with its complaints when it fails.
 pub fn run(command: &mut Command) -> String {
     let shown = format!("{command:?}");
