@@ -79,7 +79,8 @@ pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result
 pub(crate) fn recover(driver: &Driver, out: &Output, recover: &Recover) -> Result<(), Failure> {
     let torn = if recover.accept { TornUpper::Accept } else { TornUpper::Discard };
     driver.recover(&recover.container, torn)?;
-    Ok(out.lines(&recover.container, std::slice::from_ref(&recover.container))?)
+    let value = json!({"container": recover.container});
+    Ok(out.lines(&value, std::slice::from_ref(&recover.container))?)
 }
 
 pub(crate) fn commit(driver: &Driver, out: &Output, commit: &Commit) -> Result<(), Failure> {

@@ -89,7 +89,11 @@ pub(crate) fn exec(driver: &Driver, exec: &Exec) -> Result<(), Failure> {
     let runtime = chosen(&exec.runtime)?;
     refuse_no_terminal(&exec.process)?;
     let container = driver.container(&exec.container)?;
-    let process = process(&exec.process, &exec.command);
+    let mut process = process(&exec.process, &exec.command);
+    if !exec.command.is_empty() && process.entrypoint.is_none() {
+        // A command here is a whole one, and not what the image's own is told.
+        process.entrypoint = Some(Vec::new());
+    }
     let ran = match container.mounted {
         Some(_) => in_mounted(driver, &runtime, &container.id, &process),
         None => in_container(driver, &runtime, &container.id, &MountOptions::default(), &process),

@@ -68,7 +68,7 @@ pub(crate) struct Exec {
     pub(crate) process: Process,
     /// The container's name or ID
     pub(crate) container: String,
-    /// The command, in the place of the image's, with its arguments
+    /// The command and its arguments [default: what the image says]
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
