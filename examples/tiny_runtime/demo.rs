@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -72,6 +73,7 @@ pub(crate) fn hello() -> Result<ExitStatus> {
     println!("hello from process {} of {host}; / has {}", std::process::id(), names.join(" "));
     let interfaces = std::fs::read_to_string("/proc/net/dev")?.lines().count() - 2;
     println!("I see {interfaces} network interface");
-    std::fs::write("/var/hello", "I was here\n")?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open("/var/hello")?;
+    file.write_all(b"I was here\n")?;
     Ok(ExitStatus::from_raw(0))
 }
