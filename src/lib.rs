@@ -5,29 +5,35 @@
 //! # Where to begin
 //!
 //! A [`Driver`] is what a runtime calls. It holds a store open and joins the modules
-//! beneath, each of which can be used alone.
+//! beneath, each of which can be used alone. The [guide] has a page for each task.
 //!
-#![cfg_attr(feature = "image", doc = "```no_run")]
+#![cfg_attr(feature = "image", doc = "```")]
 #![cfg_attr(not(feature = "image"), doc = "```text")]
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_stage.rs"));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let stage = Stage::new();
+//! # let (root, archive) = (stage.path("another"), stage.image_tar());
 //! use overlay2::mount::MountOptions;
 //! use overlay2::{Driver, ErrorKind, LoadOptions, Watch};
 //!
-//! let driver = Driver::open("/var/lib/example")?;
+//! let driver = Driver::open(root)?;
 //! // A docker-archive, or an OCI image layout as a directory or a tar.
-//! let image = driver.load("image.tar", &LoadOptions::default(), Watch::new())?.remove(0);
+//! let image = driver.load(archive, &LoadOptions::default(), Watch::new())?.remove(0);
 //! let container = driver.create(&image.id.into(), Some("web"))?;
 //!
+//! # if stage.can_mount() {
 //! let mounted = driver.mount(&container.name, None, &MountOptions::default())?;
-//! std::fs::write(mounted.target.join("etc/motd"), "changed\n").expect("the tree is writable");
+//! std::fs::write(mounted.target.join("etc/motd"), "changed\n")?;
 //! driver.unmount("web")?;
+//! # }
 //!
 //! driver.commit("web", "example:changed", &Default::default(), Watch::new())?;
-//! match driver.remove_image("example:changed", Watch::new()) {
-//!     Err(error) if error.kind() == ErrorKind::InUse => eprintln!("{error}"),
-//!     other => drop(other?),
+//! match driver.remove_image("example:latest", Watch::new()) {
+//!     Err(error) if error.kind() == ErrorKind::InUse => println!("{error}"),
+//!     other => panic!("a container stands on it: {other:?}"),
 //! }
 //! driver.remove_container("web", Watch::new())?;
-//! # Ok::<(), overlay2::Error>(())
+//! # Ok(()) }
 //! ```
 //!
 //! # The modules, in reading order
@@ -76,6 +82,7 @@
 //! | `bundle` | no | `bundle`: an OCI runtime's `config.json` for a container |
 //! | `cli` | no | the command `overlay2` |
 //!
+#![cfg_attr(not(feature = "image"), doc = "[guide]: #features")]
 //! ARCHITECTURE.md describes the format on disk and how the crate is built.
 //!
 #![cfg_attr(not(feature = "image"), doc = "[`Driver`]: #features")]
@@ -106,6 +113,9 @@ pub mod mount;
 pub mod store;
 
 mod driver;
+
+#[cfg(all(any(doc, doctest), feature = "image"))]
+pub mod guide;
 
 pub mod copy {
     //! Files copied into the tree of a container, out of it, between two, or as a tar.

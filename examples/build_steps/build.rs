@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
     }
 
     /// An image of one layer, a tar.
-    pub(crate) fn from_scratch(&mut self, told: &str, tar: &[u8]) -> Result<String> {
+    pub(crate) fn scratch(&mut self, told: &str, tar: &[u8]) -> Result<String> {
         let name = cached(&[told.as_bytes(), tar]);
         let driver = self.driver;
         self.once(told, &name, || {

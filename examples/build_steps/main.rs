@@ -107,7 +107,7 @@ fn build(driver: &Driver, runs: Runs) -> Result<usize> {
     config.push(b'\n');
 
     let mut builder = Builder::new(driver, runs);
-    let base = builder.from_scratch("ADD rootfs.tar /", &base::rootfs()?)?;
+    let base = builder.scratch("ADD rootfs.tar /", &base::rootfs()?)?;
 
     println!("\nFROM base AS stage0");
     let steps = [

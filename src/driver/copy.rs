@@ -134,16 +134,23 @@ struct Root {
 /// On the host only what lies beneath the target is touched: symlinks that stand there in the way
 /// of what is copied are an error. Where it fails, what was copied until then stays.
 ///
-/// ```no_run
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_stage.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let stage = Stage::new();
+/// # let (driver, site) = (stage.driver(), stage.path("site"));
+/// # std::fs::create_dir(&site)?;
+/// # std::fs::write(site.join("index.html"), "<p>")?;
+/// # driver.create(&"example".into(), Some("web"))?;
+/// use overlay2::Watch;
 /// use overlay2::copy::{CopyOptions, CopySource, CopyTarget, copy};
-/// use overlay2::{Driver, Watch};
 ///
-/// let driver = Driver::open("/var/lib/overlay2")?;
 /// let held = driver.tree("web")?;
-/// let from = CopySource::Host("site".as_ref());
+/// let from = CopySource::Host(&site);
 /// let to = CopyTarget::Tree(held.tree(), "/srv/www".as_ref());
 /// copy(from, to, &CopyOptions::default(), Watch::new())?;
-/// # Ok::<(), overlay2::Error>(())
+/// assert!(held.tree().exists("/srv/www/index.html"));
+/// # Ok(()) }
 /// ```
 ///
 /// # Errors

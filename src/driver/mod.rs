@@ -63,17 +63,23 @@ use crate::sys::probe::{self, KernelFeatures};
 
 /// A store of images and containers, and everything that is done with them.
 ///
-/// ```no_run
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_stage.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let stage = Stage::new();
+/// # let (root, archive) = (stage.path("another"), stage.image_tar());
 /// use overlay2::mount::MountOptions;
 /// use overlay2::{Driver, LoadOptions, Watch};
 ///
-/// let driver = Driver::open("/var/lib/overlay2")?;
-/// let image = driver.load("image.tar", &LoadOptions::default(), Watch::new())?.remove(0);
+/// let driver = Driver::open(root)?;
+/// let image = driver.load(archive, &LoadOptions::default(), Watch::new())?.remove(0);
 /// let container = driver.create(&image.id.into(), Some("web"))?;
+/// # if stage.can_mount() {
 /// let root = driver.mount("web", None, &MountOptions::default())?;
 /// println!("{}", root.target.display());
 /// driver.unmount("web")?;
-/// # Ok::<(), overlay2::Error>(())
+/// # }
+/// # Ok(()) }
 /// ```
 ///
 /// It holds no state besides what lies on disk: any number of threads and processes may use one

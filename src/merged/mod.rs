@@ -153,16 +153,23 @@ impl Options {
 /// Paths are taken inside the tree, absolute or not; a symlink is resolved inside it, an absolute
 /// one from its root, and `..` stops there. Names are bytes.
 ///
-/// ```no_run
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// # let at = |name: &str| scratch.path().join(name);
+/// # std::fs::create_dir_all(at("layers/base/etc"))?;
+/// # std::fs::write(at("layers/base/etc/issue"), "a system\n")?;
+/// # ["layers/app", "upper", "work"].into_iter().try_for_each(|name| std::fs::create_dir(at(name)))?;
 /// use overlay2::merged::{Options, Tree};
 /// use overlay2::{Dir, Namespace};
-/// # fn main() -> overlay2::Result<()> {
-/// let lower = vec![Dir::open_ambient("layers/app")?, Dir::open_ambient("layers/base")?];
-/// let upper = Dir::open_ambient("container/diff")?;
-/// let work = Dir::open_ambient("container/work")?;
+///
+/// // The topmost first.
+/// let lower = vec![Dir::open_ambient(at("layers/app"))?, Dir::open_ambient(at("layers/base"))?];
+/// let (upper, work) = (Dir::open_ambient(at("upper"))?, Dir::open_ambient(at("work"))?);
 /// let tree = Tree::writable(lower, upper, work, &Options::new(Namespace::User))?;
 /// tree.write("etc/motd", b"hello\n")?;
 /// tree.remove_file("/etc/issue")?;
+/// assert_eq!(std::fs::read(at("upper/etc/motd"))?, b"hello\n");
 /// # Ok(())
 /// # }
 /// ```

@@ -1,19 +1,30 @@
 //! Stacks mounted on the kernel's overlayfs: a pure plan, then a thin act.
 //!
-//! ```no_run
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let scratch = tempfile::tempdir()?;
+//! # let at = |name: &str| scratch.path().join(name);
+//! # for name in ["lower", "upper", "work", "merged"] { std::fs::create_dir(at(name))? }
+//! # std::fs::write(at("lower/file"), "below\n")?;
 //! use overlay2::mount::{self, Layer, MountOptions, Parts, Upper};
 //! use overlay2::{Dir, Namespace};
-//! use std::path::Path;
 //!
 //! let parts = Parts { layers: 1, upper: true, namespace: Namespace::Trusted };
 //! let plan = mount::plan(parts, &MountOptions::default())?;
-//! let open = |path: &str| Dir::open_ambient(path);
+//! let open = |name: &str| Dir::open_ambient(at(name));
 //! let (lower, upper, work) = (open("lower")?, open("upper")?, open("work")?);
-//! let layer = |dir, path| Layer { dir, path: Path::new(path) };
-//! let writable = Upper { upper: layer(&upper, "upper"), work: layer(&work, "work") };
-//! let mounted = plan.mount(&[layer(&lower, "lower")], Some(writable))?;
-//! mounted.attach(Path::new("merged"))?;
-//! # Ok::<(), overlay2::Error>(())
+//! let (below, over, beside) = (at("lower"), at("upper"), at("work"));
+//! let writable = Upper {
+//!     upper: Layer { dir: &upper, path: &over },
+//!     work: Layer { dir: &work, path: &beside },
+//! };
+//! # if !overlay2::KernelFeatures::probe(&upper)?.overlay_trusted { return Ok(()) }
+//! let mounted = plan.mount(&[Layer { dir: &lower, path: &below }], Some(writable))?;
+//! mounted.attach(&at("merged"))?;
+//! assert_eq!(std::fs::read(at("merged/file"))?, b"below\n");
+//! mount::unmount(&at("merged"))?;
+//! # Ok(())
+//! # }
 //! ```
 
 mod act;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 21] = [
+const FLOORS: [(&str, u8); 22] = [
     ("error", 0),
     ("percent", 0),
     ("finding", 0),
@@ -27,6 +27,7 @@ const FLOORS: [(&str, u8); 21] = [
     ("bundle", 4),
     ("driver", 5),
     ("fuzzing", 6),
+    ("guide", 6),
 ];
 
 /// The paths that begin with `crate::` or `super::`, groups spelled out, with their lines.
