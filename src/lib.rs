@@ -77,7 +77,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `image` | yes | [`image`] and [`Driver`] |
+//! | `image` | yes | [`image`], and what [`Driver`] does with images |
 //! | `gzip`, `zstd` | yes | layers and archives so compressed |
 //! | `bundle` | no | `bundle`: an OCI runtime's `config.json` for a container |
 //! | `cli` | no | the command `overlay2` |

@@ -142,6 +142,17 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+/// What a list shows.
+#[derive(Debug, Args)]
+pub(crate) struct Shown {
+    /// Print IDs of images, or names of containers, alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// All are shown anyway
+    #[arg(short, long, hide = true)]
+    pub(crate) all: bool,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

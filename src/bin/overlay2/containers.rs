@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Remove};
 use crate::output::{Output, Target, short};
 use crate::progress::Bars;
-use crate::style::time;
+use crate::style::{ids, time};
 use crate::{Failure, each};
 
 pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(), Failure> {
@@ -37,7 +37,7 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
     }
     let rows = containers.iter().map(|one| {
         let base = one.image.clone().or(one.chain_id.map(|chain| short(&chain)));
-        let mounted = one.mounted.as_ref().map(|path| path.display().to_string());
+        let mounted = one.mounted.as_ref().map(|path| ids(&path.display().to_string(), "…"));
         vec![
             short(&one.id),
             base.unwrap_or_default(),

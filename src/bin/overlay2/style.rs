@@ -38,6 +38,28 @@ pub(crate) fn time(rfc3339: &str) -> String {
     }
 }
 
+/// Text with IDs in it: on a terminal, where 64 digits fill the line, the first twelve of each, and `end`
+/// behind them.
+pub(crate) fn ids(text: &str, end: &str) -> String {
+    if std::io::stdout().is_terminal() { shorten(text, end) } else { text.to_owned() }
+}
+
+fn shorten(text: &str, end: &str) -> String {
+    let (mut short, mut rest) = (String::with_capacity(text.len()), text);
+    let is_digit = |letter: char| letter.is_ascii_hexdigit();
+    while let Some(at) = rest.find(is_digit) {
+        let (before, from) = rest.split_at(at);
+        let (digits, after) = from.split_at(from.find(|c| !is_digit(c)).unwrap_or(from.len()));
+        short.push_str(before);
+        match digits.get(..12) {
+            Some(first) if digits.len() == 64 => short.extend([first, end]),
+            _ => short.push_str(digits),
+        }
+        rest = after;
+    }
+    short + rest
+}
+
 /// A command in one line; on a terminal no longer than a table bears.
 pub(crate) fn command(text: &str) -> String {
     let line = one_line(text);
@@ -122,6 +144,15 @@ mod tests {
         }
         assert_eq!(whole_seconds("2026-11-27T08:27:21.79Z"), "2026-11-27T08:27:21Z");
         assert_eq!(whole_seconds("2026-11-27T08:27:21+02:00"), "2026-11-27T08:27:21+02:00");
+    }
+
+    #[test]
+    fn ids_are_shortened_and_nothing_else() {
+        let id = "0123456789abcdef".repeat(4);
+        let path = format!("/data/beef/{id}/merged");
+        assert_eq!(shorten(&path, "…"), "/data/beef/0123456789ab…/merged");
+        assert_eq!(shorten(&format!("chain-{id}"), ""), "chain-0123456789ab");
+        assert_eq!(shorten("app:1 é", "…"), "app:1 é");
     }
 
     #[test]

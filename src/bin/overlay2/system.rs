@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::output::{Output, size};
+use crate::style::ids;
 
 pub(crate) fn df(driver: &Driver, out: &Output) -> Result<(), Failure> {
     let usage = driver.usage()?;
@@ -19,7 +20,7 @@ pub(crate) fn df(driver: &Driver, out: &Output) -> Result<(), Failure> {
     {
         let row = |one: &UsageRow| {
             let name = one.name.strip_prefix("sha256:").unwrap_or(&one.name);
-            vec![kind.to_owned(), name.to_owned(), one.inodes.to_string(), size(one.size)]
+            vec![kind.to_owned(), ids(name, ""), one.inodes.to_string(), size(one.size)]
         };
         rows.extend(list.iter().map(row));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::look;
+use super::{Shown, look};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -33,12 +33,8 @@ Examples:
   overlay2 rm $(overlay2 ps -q)               all of them
   overlay2 ps --format json | jq -r '.[] | select(.mounted) | .name'")]
 pub(crate) struct List {
-    /// Print names alone
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// All are shown anyway
-    #[arg(short, long, hide = true)]
-    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 #[derive(Debug, Args)]

@@ -55,12 +55,8 @@ Examples:
   overlay2 rmi $(overlay2 images -q)          all of them
   overlay2 images --format json | jq -r '.[].names[]'")]
 pub(crate) struct List {
-    /// Print IDs alone
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// All are shown anyway
-    #[arg(short, long, hide = true)]
-    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) shown: super::Shown,
 }
 
 #[derive(Debug, Args)]
