@@ -16,8 +16,10 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::image::{Layout, entry_names, layout_of_tar};
+use common::need::{self, Lack};
 use common::{Compression, Layer, Manifest, Store, TestImage};
 
 const NAME: &str = "seed.test/gateway:latest";
@@ -376,4 +378,80 @@ fn seed_9_containers_go_first_then_the_image_and_its_layers() {
     store.ok(["rm", "last"]);
     store.ok(["rmi", "seed.test/base:latest"]);
     store.assert_empty(&before);
+}
+
+/// A user namespace in which id 0 is 165536 outside; it goes with its process.
+struct Remapped(std::process::Child);
+
+impl Remapped {
+    const FIRST: u32 = 165_536;
+
+    fn new() -> Self {
+        let child = Command::new("unshare").args(["-Um", "sleep", "300"]).spawn().unwrap();
+        let remapped = Self(child);
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+        let pid = remapped.0.id().to_string();
+        while namespace(&pid) == namespace("self") {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        for kind in ["uid", "gid"] {
+            let map = format!("0 {} 65536", Self::FIRST);
+            fs::write(format!("/proc/{pid}/{kind}_map"), map).unwrap();
+        }
+        remapped
+    }
+
+    /// Runs a shell script as root inside.
+    fn run(&self, script: &str) -> String {
+        let pid = self.0.id().to_string();
+        let inside = ["-t", &pid, "-U", "-m", "-S", "0", "-G", "0", "sh", "-ec", script];
+        need::run(Command::new("nsenter").args(inside))
+    }
+}
+
+impl Drop for Remapped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn seed_10_ids_are_mapped_in_a_store_of_its_own() {
+    require!(
+        need::is_root() && !need::in_user_namespace(),
+        Lack::Root("only root may map ids that nobody granted")
+    );
+    require_tool!("nsenter");
+    let scratch = common::store::Scratch::new();
+    let image = seed_image().write_oci(&scratch.path().join("image"), Compression::Gzip);
+    need::run(Command::new("chmod").arg("-R").arg("a+rX").arg(scratch.path()));
+    let first = Remapped::FIRST;
+    let store = scratch.path().join(format!("{first}.{first}"));
+    fs::create_dir(&store).unwrap();
+    std::os::unix::fs::chown(&store, Some(first), Some(first)).unwrap();
+    let binary = scratch.path().join("overlay2");
+    fs::copy(need::binary(), &binary).unwrap();
+
+    let remapped = Remapped::new();
+    let overlay2 = format!("{} --root {}/store", binary.display(), store.display());
+    remapped.run(&format!("{overlay2} load -q -i {}", image.display()));
+    let printed = remapped.run(&format!(
+        "{overlay2} create --name c {NAME} && root=$({overlay2} mount c) && \
+         stat -c %u:%g $root/app/config.yaml && chown 7:8 $root/app/config.yaml && \
+         stat -c %u:%g $root/app/config.yaml && {overlay2} unmount c"
+    ));
+    assert_eq!(printed, "c\n0:0\n7:8\nc", "inside, ids are those of the image");
+
+    let layers = names_in(&store.join("store/layers"));
+    assert_eq!(layers.len(), 6);
+    let container = names_in(&store.join("store/containers")).remove(0);
+    let upper = store.join("store/containers").join(container).join("upper/app/config.yaml");
+    let meta = upper.metadata().unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (first + 7, first + 8), "outside, they begin there");
+    let owners = layers
+        .iter()
+        .map(|layer| store.join("store/layers").join(layer).join("diff").metadata().unwrap().uid());
+    assert!(owners.into_iter().all(|uid| uid == first));
+    remapped.run(&format!("{overlay2} rm c && {overlay2} rmi {NAME}"));
 }
