@@ -189,6 +189,13 @@ fn images_are_tagged_and_imported_and_say_what_a_commit_tells_them() {
     let store = store();
     assert_eq!(store.ok(["tag", APP, "docker.io/library/app"]), "app:latest");
     assert_eq!(store.inspect("app")["Id"], store.inspect(APP)["Id"]);
+    let saved = store.scratch().join("saved.tar");
+    let id = store.json(["images"])[0]["id"].as_str().unwrap().to_owned();
+    for (asked, names) in [("app", json!(["app:latest"])), (&id, json!(["app:latest", APP]))] {
+        store.ok(["save", asked, "-o", saved.to_str().unwrap()]);
+        let other = Store::new();
+        assert_eq!(other.json(["load", "-i", saved.to_str().unwrap()])[0]["names"], names);
+    }
     assert_eq!(store.ok(["rmi", "app"]), "Untagged: app:latest");
 
     let tar = store.scratch().join("tar");

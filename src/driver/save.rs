@@ -48,6 +48,8 @@ impl Driver {
     /// Writes an image as an archive; its layers are the same bytes that were loaded, so that every
     /// diff ID stays what it was.
     ///
+    /// By one of its names it is saved under that one alone, by its ID under all that it has.
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`] where there is no such image; [`ErrorKind::Corrupt`] where a layer is
     /// not what it was any more.
@@ -62,8 +64,14 @@ impl Driver {
         // An image keeps its layers; this keeps the image.
         let _lease = self.store.lease_image(&found.record.id)?;
         let config = self.store.image_config(&found.record.id)?;
-        let names: Vec<Reference> =
+        let mut names: Vec<Reference> =
             found.names.iter().filter_map(|name| name.parse().ok()).collect();
+        // Asked for by one of its names, it has that one there, as `docker save` does it.
+        if let Ok(asked) = image.parse::<Reference>()
+            && names.contains(&asked)
+        {
+            names = vec![asked];
+        }
         let images = [ImageToWrite { config: &config, names: &names }];
         let source = Layers { driver: self, watch };
         let how = WriteOptions::default().compression(options.compression).watch(watch);
