@@ -65,7 +65,8 @@ pub(super) fn copy_file(
             let source = from.open(name, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             let target = to.open(new_name, flags, 0o600)?;
-            copy::contents(&source, &target, u64::try_from(stat.st_size).unwrap_or(0))?;
+            let length = u64::try_from(stat.st_size).unwrap_or(0);
+            copy::contents(&source, &target, length, &copy::Sharing::default())?;
             return put(Target::open(&target), given);
         }
         FileType::Symlink => {

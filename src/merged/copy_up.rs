@@ -68,8 +68,9 @@ impl Core {
             chain.push(at);
             at = parent;
         }
+        let mut above = None;
         for at in chain.iter().rev() {
-            self.copy_up_one(at, data)?;
+            above = self.copy_up_one(at, data, above)?;
         }
         Ok(())
     }
@@ -81,19 +82,27 @@ impl Core {
         Ok(self.upper.is_some() && real.layer()? == 0 && has_data)
     }
 
-    fn copy_up_one(&self, node: &Arc<Node>, data: Data) -> SysResult<()> {
+    /// Copies up a node whose parent, as far as is known, has the status `above`; gives its own
+    /// where it was copied.
+    fn copy_up_one(
+        &self,
+        node: &Arc<Node>,
+        data: Data,
+        above: Option<Stat>,
+    ) -> SysResult<Option<Stat>> {
         let upper = self.upper()?;
         let _copying = node.lock_copying();
         if self.is_whole_upper(node)? {
-            return Ok(());
+            return Ok(None);
         }
         let real = node.real();
         if self.is_upper(node)? {
-            return self.complete(node, &real, data);
+            return self.complete(node, &real, data).map(|()| None);
         }
         let Place { parent, name } = node.place().ok_or(Errno::EXIST)?;
         let to = &parent.upper_part()?.dir;
-        let parent_stat = to.stat_self()?;
+        // As in the kernel, from before the copy.
+        let parent_stat = above.map_or_else(|| to.stat_self(), Ok)?;
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
         let (copy, fresh) = self.prepare(upper, &real, &stat, data, marked)?;
@@ -110,7 +119,8 @@ impl Core {
         }
         placed?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
-        inode_io::set_times(Target::held(to), times.0, times.1)
+        inode_io::set_times(Target::held(to), times.0, times.1)?;
+        Ok(Some(stat))
     }
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
@@ -200,7 +210,7 @@ impl Core {
         let source = open_data(file)?;
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         match copy {
-            Copy::Unnamed(to) => copy::contents(&source, to, length),
+            Copy::Unnamed(to) => copy::contents(&source, to, length, &upper.sharing),
             Copy::Named(temporary) => {
                 let to = upper.work.open(temporary.name(), OFlags::WRONLY, 0)?;
                 self.copy_and_sync(&source, &to, length).map(|()| Written::Nothing)
@@ -210,9 +220,9 @@ impl Core {
     }
 
     fn copy_and_sync(&self, from: &File, to: &File, length: u64) -> SysResult<()> {
-        match copy::contents(from, to, length)? {
+        match copy::contents(from, to, length, &self.upper()?.sharing)? {
             Written::Bytes => self.options.durability.sync_file(to),
-            Written::Nothing => Ok(()),
+            Written::Shared | Written::Nothing => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ use super::node::lock;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::whiteout;
 use crate::sys::Dir;
+use crate::sys::copy::Sharing;
 use crate::sys::dir::SysResult;
 use crate::sys::lock::{Lock, Mode};
 use crate::sys::remove;
@@ -24,6 +25,8 @@ pub(super) struct Upper {
     whiteout: Mutex<Option<Arc<[u8]>>>,
     /// The file system makes files without a name (`O_TMPFILE`), as far as is known.
     pub(super) has_unnamed: AtomicBool,
+    /// Whether it shares blocks between files.
+    pub(super) sharing: Sharing,
     _lock: Lock,
 }
 
@@ -111,6 +114,7 @@ impl Upper {
             next: AtomicU64::new(1),
             whiteout: Mutex::new(None),
             has_unnamed: AtomicBool::new(true),
+            sharing: Sharing::default(),
             _lock: held,
         })
     }

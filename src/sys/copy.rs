@@ -1,6 +1,7 @@
 //! Copies the content of a file: by reflink where the file system can, and never filling holes.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -12,25 +13,48 @@ use super::dir::SysResult;
 pub(crate) enum Written {
     /// There was nothing to copy.
     Nothing,
-    /// Bytes, or the knowledge of which blocks are shared.
+    /// The knowledge of which blocks are shared. File systems that can share keep it in their
+    /// journals, in order with the name that the copy gets later; the kernel's overlayfs does not
+    /// sync it either.
+    Shared,
+    /// Bytes.
     Bytes,
+}
+
+/// Whether a file system shares blocks, as far as is known: it is not asked again for each file.
+#[derive(Debug, Default)]
+pub(crate) struct Sharing {
+    is_impossible: AtomicBool,
 }
 
 /// The most bytes that one `copy_file_range` is asked for.
 const CHUNK: u64 = 1 << 30;
 
+/// The most bytes that are sooner read and written than handed over inside the kernel.
+const SMALL: u64 = 64 << 10;
+
 /// Makes `to`, which is empty, the same `length` bytes as `from`, holes included.
 ///
 /// Shares the blocks where the file system can (`FICLONE`), else lets the kernel copy
 /// (`copy_file_range`), else reads and writes. The offsets of both files are left anywhere.
-pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<Written> {
+pub(crate) fn contents(
+    from: &File,
+    to: &File,
+    length: u64,
+    sharing: &Sharing,
+) -> SysResult<Written> {
     if length == 0 {
         return Ok(Written::Nothing);
     }
-    match rustix::fs::ioctl_ficlone(to, from) {
-        Ok(()) => return Ok(Written::Bytes),
-        Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {}
-        Err(error) => return Err(error),
+    if share(from, to, sharing)? {
+        return Ok(Written::Shared);
+    }
+    if is_dense(from, length)? {
+        let copy = if length <= SMALL { by_hand } else { range };
+        // Where the file became shorter meanwhile, it is cut below.
+        if copy(from, to, 0, length)? == length {
+            return Ok(Written::Bytes);
+        }
     }
     rustix::io::retry_on_intr(|| rustix::fs::ftruncate(to, length))?;
     let mut at = 0;
@@ -39,6 +63,32 @@ pub(crate) fn contents(from: &File, to: &File, length: u64) -> SysResult<Written
         at = end;
     }
     Ok(Written::Bytes)
+}
+
+fn share(from: &File, to: &File, sharing: &Sharing) -> SysResult<bool> {
+    if sharing.is_impossible.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    match rustix::fs::ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        // The file system cannot: `to` is on the same one each time.
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
+            sharing.is_impossible.store(true, Ordering::Relaxed);
+            Ok(false)
+        }
+        Err(Errno::XDEV | Errno::INVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is no hole in the first `length` bytes.
+fn is_dense(file: &File, length: u64) -> SysResult<bool> {
+    match rustix::fs::seek(file, SeekFrom::Hole(0)) {
+        Ok(hole) => Ok(hole >= length),
+        // A file system that knows no holes; or the file became empty meanwhile.
+        Err(Errno::INVAL | Errno::NXIO) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The next run of bytes at or after `at` that is no hole; `None` where only a hole follows.
@@ -61,13 +111,13 @@ pub(crate) fn next_data(file: &File, at: u64, length: u64) -> SysResult<Option<(
     Ok((start < end).then_some((start, end)))
 }
 
-fn range(from: &File, to: &File, start: u64, end: u64) -> SysResult<()> {
+/// Copies a run of bytes, and tells where it ended: before `end` where the file became shorter.
+fn range(from: &File, to: &File, start: u64, end: u64) -> SysResult<u64> {
     let (mut source, mut target) = (start, start);
     while source < end {
         let want = usize::try_from((end - source).min(CHUNK)).unwrap_or(1 << 20);
         match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), want) {
-            // The file became shorter meanwhile.
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(source),
             Ok(_) => {}
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
@@ -76,15 +126,16 @@ fn range(from: &File, to: &File, start: u64, end: u64) -> SysResult<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(end)
 }
 
-fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> SysResult<()> {
-    let mut buffer = vec![0; 256 << 10];
+fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> SysResult<u64> {
+    let most = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; most.min(256 << 10)];
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
         let read = match rustix::io::pread(from, buffer.get_mut(..want).unwrap_or_default(), at) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(at),
             Ok(read) => read,
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error),
@@ -92,7 +143,7 @@ fn by_hand(from: &File, to: &File, mut at: u64, end: u64) -> SysResult<()> {
         write_at(to, buffer.get(..read).unwrap_or_default(), at)?;
         at += read as u64;
     }
-    Ok(())
+    Ok(at)
 }
 
 /// Writes all of `data` at an offset of a file.
@@ -122,12 +173,36 @@ mod tests {
         from.set_len(8 << 20).unwrap();
         from.write_all_at(b"middle", 4 << 20).unwrap();
         let to = tempfile::tempfile().unwrap();
-        contents(&from, &to, 8 << 20).unwrap();
+        contents(&from, &to, 8 << 20, &Sharing::default()).unwrap();
         let mut text = [0; 6];
         to.read_exact_at(&mut text, 4 << 20).unwrap();
         assert_eq!(&text, b"middle");
         assert_eq!(to.metadata().unwrap().len(), 8 << 20);
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn a_dense_file_of_any_size_is_copied_whole() {
+        for length in [1, 4096, SMALL, SMALL + 1, 3 << 20] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+            from.write_all_at(&bytes, 0).unwrap();
+            contents(&from, &to, length, &Sharing::default()).unwrap();
+            let mut copy = vec![0; bytes.len()];
+            to.read_exact_at(&mut copy, 0).unwrap();
+            assert!(copy == bytes && to.metadata().unwrap().len() == length, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_than_it_was_is_still_as_long_as_it_was_said_to_be() {
+        for there in [0, 5, 3 << 20] {
+            let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+            from.write_all_at(&vec![7; there], 0).unwrap();
+            let length = there as u64 + 100;
+            contents(&from, &to, length, &Sharing { is_impossible: true.into() }).unwrap();
+            assert_eq!(to.metadata().unwrap().len(), length);
+        }
     }
 
     #[test]
