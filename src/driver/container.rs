@@ -1,7 +1,8 @@
 //! Containers: made, listed, found, removed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -115,21 +116,33 @@ impl Driver {
     /// # Errors
     /// As the operating system has them.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        let table: Option<HashMap<PathBuf, MountEntry>> = match mount::overlays() {
+        // By the container's ID, which a path keeps when the store is moved.
+        let mut table: Option<HashMap<OsString, Vec<MountEntry>>> = None;
+        match mount::overlays() {
             Ok(mounts) => {
-                let upper = |entry: MountEntry| Some((entry.upper.clone()?, entry));
-                Some(mounts.into_iter().filter_map(upper).collect())
+                let table = table.get_or_insert_default();
+                for entry in mounts {
+                    let own = entry.upper.as_deref().and_then(Path::parent);
+                    if let Some(id) = own.and_then(Path::file_name) {
+                        table.entry(id.to_owned()).or_default().push(entry);
+                    }
+                }
             }
             // Without /proc.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
-        };
+        }
         let mut records = self.store.containers()?;
         records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
         let mut shown = Vec::with_capacity(records.len());
         for record in &records {
             let mounted = match &table {
-                Some(table) => table.get(&self.upper_path(&record.id)).cloned(),
+                Some(table) => {
+                    let upper = self.upper_path(&record.id);
+                    let found = table.get(OsStr::new(&record.id.to_string()));
+                    let mut found = found.into_iter().flatten();
+                    found.rfind(|entry| entry.writes_to(&upper)).cloned()
+                }
                 None => self.recorded_mounts(record)?.pop(),
             };
             shown.push(container(record, mounted.as_ref()));
