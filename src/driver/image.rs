@@ -141,7 +141,7 @@ impl Driver {
         for row in history_rows(&config).into_iter().rev() {
             let entry = row.layer.and_then(|index| stack.iter().rev().nth(index));
             let layer = match entry {
-                Some(entry) => self.store.layer_record(&entry.layer())?,
+                Some(entry) => self.readable(&entry.layer())?,
                 None => None,
             };
             let step = HistoryStep {

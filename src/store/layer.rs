@@ -16,6 +16,7 @@ use super::{Store, matching, only};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
+use crate::sys::remove::remove_tree;
 
 /// A layer that is being unpacked; dropping it removes it.
 #[derive(Debug)]
@@ -274,7 +275,12 @@ impl LeasedLayer {
             return Ok(());
         }
         let bytes = record::to_bytes(record).during("write", LAYER_FILE)?;
-        let written = self.store.durability().replace_file(self.side(), LAYER_FILE, &bytes);
+        let (durability, side) = (self.store.durability(), self.side());
+        let mut written = durability.replace_file(side, LAYER_FILE, &bytes);
+        if written == Err(Errno::ISDIR) {
+            remove_tree(side, LAYER_FILE).during("remove", LAYER_FILE)?;
+            written = durability.replace_file(side, LAYER_FILE, &bytes);
+        }
         written.during("write", LAYER_FILE)
     }
 

@@ -184,7 +184,11 @@ impl Store {
             Err(Unread::Os(error)) => Err(error).during("read", &self.at(&parts)),
             Err(Unread::Malformed(error)) => {
                 let place = self.at(&parts).shown().into_owned();
-                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed")).because(error))
+                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed"))
+                    .because(error)
+                    .hint(
+                        "overlay2 check tells what else is damaged; overlay2 repair mends layers",
+                    ))
             }
         }
     }
