@@ -362,3 +362,22 @@ fn a_container_is_listed_as_mounted_wherever_the_store_is_seen() {
     assert_eq!(listed[0]["mounted"], shown.to_str().unwrap());
     store.ok(["unmount", "c"]);
 }
+
+#[test]
+fn a_mount_that_would_hide_the_store_is_refused() {
+    sandbox!();
+    let store = tiny(&[]);
+    let root = store.root();
+    let scratch = fs::canonicalize(store.scratch()).unwrap();
+    for target in [root, &root.join("layers"), &container(&store), &scratch, Path::new("/")] {
+        let error = store.fails(["mount".as_ref(), "c".as_ref(), target.as_os_str()]);
+        assert!(error.contains("would hide the store"), "{target:?}: {error}");
+    }
+    // Its own directory is as good by its name, and so is one in another container's tree.
+    let own = container(&store).join("merged");
+    store.ok(["mount".as_ref(), "c".as_ref(), own.as_os_str()]);
+    store.ok(["create", "--name", "inner", TINY]);
+    store.ok(["mount".as_ref(), "inner".as_ref(), own.join("etc").as_os_str()]);
+    assert_eq!(fs::read(own.join("etc/etc/motd")).unwrap(), b"hello\n");
+    store.ok(["unmount", "inner", "c"]);
+}

@@ -96,7 +96,11 @@ impl Driver {
         self.refuse_mounted(&mut lock)?;
         let options = &of_container(&lock, options);
         let target = match target {
-            Some(target) => std::fs::canonicalize(target).during("find mount point", target)?,
+            Some(target) => {
+                let target = std::fs::canonicalize(target).during("find mount point", target)?;
+                self.refuse_target(&target, &lock.merged_path())?;
+                target
+            }
             None => lock.merged_path(),
         };
         let mounted = self.mount_noted(&mut lock, Some(target.clone()), options, |mounted| {
@@ -104,6 +108,29 @@ impl Driver {
         });
         mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
         Ok(MountPoint { target })
+    }
+
+    /// Fails where a mount would hide the store, or a part of it, from whoever is to unmount it. The
+    /// trees of mounted containers, `containers/ID/merged/`, are no part of it.
+    fn refuse_target(&self, target: &Path, own: &Path) -> Result<()> {
+        let merged = std::fs::canonicalize(own).during("find", own)?;
+        // ROOT/containers/ID/merged
+        let root = merged.ancestors().nth(3).unwrap_or(&merged);
+        let is_hidden = match target.strip_prefix(root) {
+            Ok(inside) => {
+                let is_tree = inside.starts_with("containers")
+                    && inside.components().count() > 3
+                    && inside.components().nth(2) == merged.components().next_back();
+                target != merged && !is_tree
+            }
+            Err(_) => root.starts_with(target),
+        };
+        if !is_hidden {
+            return Ok(());
+        }
+        let message = format!("a mount at {} would hide the store", target.display());
+        Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("choose a directory outside, or none: a container has one of its own"))
     }
 
     /// Mounts a container for the caller alone, attached nowhere.
