@@ -112,3 +112,89 @@ fn e85_too_few_open_files_are_no_damage() {
     }
     assert!(failed > 0, "a check needs more than 8 open files");
 }
+
+/// Puts each thing in the place of `file`, and finds that it is named, that the rest of the store is
+/// as usable as before, and that all of it can be removed.
+fn is_no_hindrance(file: impl Fn(&Store) -> PathBuf) {
+    for (what, put) in others() {
+        let (store, _, source) = tiny();
+        let other = TestImage::new("example.test/other:latest")
+            .layer("ADD other", common::Layer::new().file("other", 0o644, "other\n"));
+        store.load(&other.write_oci(&store.scratch().join("other"), Compression::Raw));
+        store.ok(["create", "--name", "c", TINY]);
+        let file = file(&store);
+        fs::remove_file(&file).unwrap();
+        put(&file);
+        let found = store.run(["check", "--quick"]);
+        // A name that is gone is one that was taken away.
+        assert!(found.status == 1 || what == "nothing", "{what}: {}", found.stderr);
+        let images = store.ok(["images"]);
+        assert!(images.contains("example.test/other"), "{what}: {images}");
+        for works in [&["ps"][..], &["df"], &["gc", "--dry-run"]] {
+            store.ok(works);
+        }
+        store.ok(["create", "--name", "d", "example.test/other:latest"]);
+        store.ok(["rm", "d"]);
+        store.ok(["rmi", "example.test/other:latest"]);
+        // By whatever it can still be called.
+        let ids = |place: &str| -> Vec<String> {
+            let names = fs::read_dir(store.root().join(place)).unwrap();
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        for id in ids("containers") {
+            store.ok(["rm", &id]);
+        }
+        store.ok(["gc"]);
+        for id in ids("images") {
+            store.ok(["rmi", &id]);
+        }
+        store.ok(["gc"]);
+        for place in ["layers", "chains", "images", "names", "containers", "container-names"] {
+            assert_eq!(ids(place), Vec::<String>::new(), "{what}: left in {place}");
+        }
+        store.ok(["check"]);
+        store.load(&source);
+        store.create(TINY);
+    }
+}
+
+#[test]
+fn e83_a_container_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let id = store.json(["ps"])[0]["id"].as_str().unwrap().to_owned();
+        store.root().join("containers").join(id).join("container.json")
+    });
+}
+
+#[test]
+fn e83_a_chain_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let chain = store.json(["ps"])[0]["chain_id"].clone();
+        let digits = chain.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        store.root().join("chains").join(digits).join("chain.json")
+    });
+}
+
+#[test]
+fn e83_an_image_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let image = store.json(["ps"])[0]["image_id"].clone();
+        let digits = image.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        store.root().join("images").join(digits).join("image.json")
+    });
+}
+
+#[test]
+fn e83_a_name_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| store.root().join("names/example.test%2Ftiny:latest"));
+}
+
+#[test]
+fn e83_a_container_name_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| store.root().join("container-names/c"));
+}

@@ -168,10 +168,28 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted, or another process is busy with it.
     pub fn remove_container(&self, text: &str, watch: Watch<'_>) -> Result<()> {
-        let mut lock = self.lock(text)?;
+        let mut lock = match self.lock(text) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return self.remove_broken_container(text, error);
+            }
+            lock => lock?,
+        };
         self.refuse_mounted(&mut lock)?;
         watch.check()?;
         lock.remove_and_delete()
+    }
+
+    /// Removes a container of which only the directory tells.
+    fn remove_broken_container(&self, text: &str, broken: Error) -> Result<()> {
+        let Some(id) = self.store.broken_container(text)? else { return Err(broken) };
+        let upper = self.upper_path(&id);
+        let mounted = mount::with_upper(&upper).is_ok_and(|mounts| !mounts.is_empty());
+        let is_used = |upper: &Dir| mount::is_in_use(upper, self.store.namespace());
+        if mounted || Dir::open_ambient(&upper).is_ok_and(|upper| is_used(&upper)) {
+            return Err(Error::new(ErrorKind::InUse, format!("container {id} is mounted"))
+                .hint("unmount it first, where it is mounted: umount"));
+        }
+        self.store.remove_broken_container(&id)
     }
 
     /// Frees the space of what was removed, if that is done at once; else it is left to those who

@@ -83,7 +83,14 @@ impl Driver {
         let mut weight = (0, 0);
         let Some(chain) = chain else { return Ok(weight) };
         let mut seen = HashSet::new();
-        for entry in self.store.stack(chain)? {
+        let stack = match self.store.stack(chain) {
+            // As a layer of which nothing can be told.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                return Ok(weight);
+            }
+            stack => stack?,
+        };
+        for entry in stack {
             let key = entry.layer();
             if !seen.insert(key) {
                 continue;

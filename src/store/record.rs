@@ -307,6 +307,11 @@ pub(super) fn read<T: DeserializeOwned>(dir: &Dir, name: &[u8]) -> Result<T, Unr
 /// As many bytes as the record of an image of a hundred layers has.
 const READ_AT_ONCE: usize = 8 << 10;
 
+/// Whether a record was not read since something else stands in its place.
+pub(super) fn is_something_else(error: Errno) -> bool {
+    matches!(error, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO | Errno::INVAL)
+}
+
 /// More than any record has: what is longer is something else.
 const LONGEST: usize = 256 << 20;
 
