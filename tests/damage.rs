@@ -32,8 +32,11 @@ fn tiny() -> (Store, PathBuf, PathBuf) {
     (store, layer, source)
 }
 
+/// A thing by its name, and what puts it at a path.
+type Other = (&'static str, fn(&Path));
+
 /// What may stand where a regular file should.
-fn others() -> [(&'static str, fn(&Path)); 5] {
+fn others() -> [Other; 5] {
     fn fifo(path: &Path) {
         rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     }

@@ -26,10 +26,8 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "image")]
 pub(crate) use act::is_in_use;
 pub use act::{Layer, Mounted, Upper, detach, unmount};
-#[cfg(feature = "image")]
 pub(crate) use find::seen_in;
 pub use find::{MountEntry, Showing, at, is_mounted_at, overlays, showing, with_upper};
 pub use options::{MountAccess, MountOptions, Restrictions, Syncing, Way};

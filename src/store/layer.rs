@@ -16,7 +16,6 @@ use super::{Store, matching, only};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
-use crate::sys::remove::remove_tree;
 
 /// A layer that is being unpacked; dropping it removes it.
 #[derive(Debug)]
@@ -278,7 +277,7 @@ impl LeasedLayer {
         let (durability, side) = (self.store.durability(), self.side());
         let mut written = durability.replace_file(side, LAYER_FILE, &bytes);
         if written == Err(Errno::ISDIR) {
-            remove_tree(side, LAYER_FILE).during("remove", LAYER_FILE)?;
+            crate::sys::remove::remove_tree(side, LAYER_FILE).during("remove", LAYER_FILE)?;
             written = durability.replace_file(side, LAYER_FILE, &bytes);
         }
         written.during("write", LAYER_FILE)
