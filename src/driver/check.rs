@@ -80,8 +80,8 @@ impl Driver {
     /// attributes look different from inside a user namespace and outside.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`], and what makes it impossible to look; what is wrong is in the
-    /// result.
+    /// [`Cancelled`](crate::ErrorKind::Cancelled), and what makes it impossible to look; what is
+    /// wrong is in the result.
     pub fn check(&self, options: &CheckOptions, watch: Watch<'_>) -> Result<Findings> {
         let mut found = Findings::default();
         found.findings.extend(self.store.audit(&watch)?.into_iter().map(Finding::from));
