@@ -76,6 +76,9 @@ impl Error {
         let source = source.into();
         let kind = kind_of(&source);
         let mut error = Self::new(kind, format!("{doing} {}", subject.shown()));
+        if source.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+            error = error.hint("allow the process more open files: ulimit -n");
+        }
         error.0.source = Some(Cause::Io(source));
         error
     }
@@ -112,6 +115,11 @@ impl Error {
             Some(Cause::Io(source)) => source.raw_os_error(),
             _ => None,
         }
+    }
+
+    /// Whether the process lacked something, so that the error tells nothing of its subject.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.raw_os_error().is_some_and(|raw| is_starved(Errno::from_raw_os_error(raw)))
     }
 
     /// What would help, in a sentence for a person, where that is known.
@@ -157,6 +165,11 @@ impl From<Error> for io::Error {
         };
         io::Error::new(kind, error)
     }
+}
+
+/// Whether an error says that the process, or the machine, has no descriptors or no memory left.
+pub(crate) fn is_starved(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// The kind of an operating system error, by its number.

@@ -13,6 +13,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -299,4 +300,84 @@ fn e43_a_copy_of_a_mount_that_is_gone_holds_nothing() {
     store.ok(["rmi", TINY]);
     drop(other.stdin.take());
     other.wait().unwrap();
+}
+
+#[test]
+fn e43_a_container_that_is_mounted_in_another_namespace_is_left_alone() {
+    sandbox!();
+    require_tool!("unshare");
+    let store = tiny(&[]);
+    let mut holder = Command::new("unshare")
+        .args(["-m", "sh", "-euc", "$O mount c; read end"])
+        .env("OVERLAY2_ROOT", store.root())
+        .env("O", need::binary())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 1];
+    holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    for refused in ["unmount", "rm", "mount"] {
+        let error = store.fails([refused, "c"]);
+        for word in ["in another mount namespace", "nsenter -t", "-m overlay2 unmount c"] {
+            assert!(error.contains(word), "{refused}: {word} is not in {error}");
+        }
+    }
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    store.mount("c");
+    store.ok(["unmount", "c"]);
+    store.ok(["rm", "c"]);
+}
+
+#[test]
+fn e42_a_busy_mount_that_was_taken_out_of_the_tree_is_still_one() {
+    sandbox!();
+    let store = tiny(&[]);
+    let merged = store.mount("c");
+    let busy = fs::File::open(merged.join("etc/motd")).unwrap();
+    rustix::mount::unmount(&merged, UnmountFlags::DETACH).unwrap();
+    for refused in ["mount", "unmount", "rm"] {
+        let error = store.fails([refused, "c"]);
+        assert!(error.contains("still in use"), "{refused}: {error}");
+    }
+    drop(busy);
+    store.mount("c");
+    store.ok(["unmount", "c"]);
+}
+
+#[test]
+fn a_container_is_listed_as_mounted_wherever_the_store_is_seen() {
+    sandbox!();
+    let store = tiny(&[]);
+    let merged = store.mount("c");
+    let moved = store.scratch().join("moved");
+    fs::rename(store.root(), &moved).unwrap();
+    let listed = Done::of(
+        Command::new(need::binary()).args(["--format", "json", "ps"]).env("OVERLAY2_ROOT", &moved),
+    );
+    fs::rename(&moved, store.root()).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    let shown = moved.join(merged.strip_prefix(store.root()).unwrap());
+    assert_eq!(listed[0]["mounted"], shown.to_str().unwrap());
+    store.ok(["unmount", "c"]);
+}
+
+#[test]
+fn a_mount_that_would_hide_the_store_is_refused() {
+    sandbox!();
+    let store = tiny(&[]);
+    let root = store.root();
+    let scratch = fs::canonicalize(store.scratch()).unwrap();
+    for target in [root, &root.join("layers"), &container(&store), &scratch, Path::new("/")] {
+        let error = store.fails(["mount".as_ref(), "c".as_ref(), target.as_os_str()]);
+        assert!(error.contains("would hide the store"), "{target:?}: {error}");
+    }
+    // Its own directory is as good by its name, and so is one in another container's tree.
+    let own = container(&store).join("merged");
+    store.ok(["mount".as_ref(), "c".as_ref(), own.as_os_str()]);
+    store.ok(["create", "--name", "inner", TINY]);
+    store.ok(["mount".as_ref(), "inner".as_ref(), own.join("etc").as_os_str()]);
+    assert_eq!(fs::read(own.join("etc/etc/motd")).unwrap(), b"hello\n");
+    store.ok(["unmount", "inner", "c"]);
 }

@@ -452,3 +452,42 @@ fn a_store_without_permission_is_an_error() {
     assert!(error.contains("private"), "it says where: {error}");
     assert!(fs::read_dir(&root).unwrap().next().is_none());
 }
+
+#[test]
+fn what_comes_out_of_an_image_cannot_speak_to_the_terminal() {
+    let store = tiny();
+    store.ok(["create", "--name", "c", TINY]);
+    store.ok([
+        "commit",
+        "-q",
+        "-m",
+        "evil\u{1b}[31m\nsecond",
+        "-a",
+        "\u{1b}]0;title\u{7}",
+        "c",
+        "e:1",
+    ]);
+    for shown in [&["history", "e:1"][..], &["tree", "e:1"]] {
+        let shown = store.ok(shown);
+        assert!(shown.contains("evil\\x1B[31m"), "{shown:?}");
+    }
+    let error = store.fails(["cat", "c:/no\u{1b}[2J\nfile"]);
+    assert!(error.contains("no\\x1B[2J\\x0Afile"), "{error:?}");
+}
+
+#[test]
+fn an_image_is_not_named_by_a_digest_that_is_not_its_own() {
+    let store = tiny();
+    store.ok(["create", "--name", "c", TINY]);
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (name, why) in [
+        (format!("x@{digest}"), "names a digest"),
+        (format!("x:1@{digest}"), "names a digest"),
+        (digest, "begins an image ID"),
+        ("sha256:abc".to_owned(), "begins an image ID"),
+    ] {
+        let error = store.fails(["commit", "-q", "c", &name]);
+        assert!(error.contains(why), "{name}: {error}");
+    }
+    assert_eq!(store.json(["images"]).as_array().unwrap().len(), 1);
+}

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::entries::{Entries, FILE, Listed, Name, State};
 use crate::digest::Digest;
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, is_starved};
 use crate::finding::FindingKind;
 use crate::inode::{FileKind, Timestamp, Xattrs};
 use crate::layer_path::LayerPath;
@@ -69,6 +69,7 @@ pub(crate) fn verify(
     let mut verify = Verify::new(layer, side, *options)?;
     let entries = match Entries::read(side, options.namespace) {
         Ok(entries) => Some(entries),
+        Err(error) if error.is_starved() => return Err(error),
         Err(error) => {
             verify.whole(FindingKind::Record, format!("{FILE}: {error}"));
             None
@@ -177,6 +178,7 @@ impl<'a> Verify<'a> {
         });
         let (dir, names) = match listed {
             Ok(listed) => listed,
+            Err(error) if is_starved(error) => return Err(error).during("open directory", at),
             Err(error) => {
                 self.add(at, FindingKind::Type, format!("cannot be read: {error}"));
                 return Ok(());

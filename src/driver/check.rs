@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Driver;
 use crate::changeset::{self, Contents, VerifyOptions};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::finding::FindingKind;
 use crate::layer_path::LayerPath;
 use crate::store::{Fault, LayerKey, LeasedLayer};
@@ -79,8 +80,8 @@ impl Driver {
     /// attributes look different from inside a user namespace and outside.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`], and what makes it impossible to look; what is wrong is in the
-    /// result.
+    /// [`Cancelled`](crate::ErrorKind::Cancelled), and what makes it impossible to look; what is
+    /// wrong is in the result.
     pub fn check(&self, options: &CheckOptions, watch: Watch<'_>) -> Result<Findings> {
         let mut found = Findings::default();
         found.findings.extend(self.store.audit(&watch)?.into_iter().map(Finding::from));
@@ -146,8 +147,8 @@ impl Driver {
     ) -> Result<Vec<changeset::Difference>> {
         let key = layer.key();
         let dir = match layer.open() {
-            // That it is not there is told with the records.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            // That it is not there, or no directory, is told with the records.
+            Err(error) if is_no_directory(&error) => return Ok(Vec::new()),
             opened => opened?,
         };
         let contents = match (level, key) {
@@ -166,6 +167,12 @@ impl Driver {
         changeset::verify(&dir, layer.side(), &options)
             .map_err(|error| error.within(format_args!("check {subject}")))
     }
+}
+
+/// Whether a directory was not opened because there is none of its name.
+pub(super) fn is_no_directory(error: &Error) -> bool {
+    let raw = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(raw, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 impl From<Fault> for Finding {

@@ -8,7 +8,7 @@ use super::container::Base;
 use super::layer::{Expected, Unpacked};
 use super::load::LoadedImage;
 use crate::changeset::{self, DiffOptions};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{Commit, ConfigChanges, Reference, commit_config};
 use crate::inode::Timestamp;
 use crate::store::Retention;
@@ -57,6 +57,10 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<LoadedImage> {
         let name: Reference = name.parse()?;
+        if name.digest().is_some() {
+            let message = format!("{name} names a digest, which the new image cannot have");
+            return Err(Error::new(ErrorKind::InvalidInput, message).hint("name a tag alone"));
+        }
         self.commit_as(container, &name, options, watch)
             .map_err(|error| error.within(format_args!("commit container {container}")))
     }

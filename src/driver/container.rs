@@ -1,7 +1,8 @@
 //! Containers: made, listed, found, removed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -115,21 +116,33 @@ impl Driver {
     /// # Errors
     /// As the operating system has them.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        let table: Option<HashMap<PathBuf, MountEntry>> = match mount::overlays() {
+        // By the container's ID, which a path keeps when the store is moved.
+        let mut table: Option<HashMap<OsString, Vec<MountEntry>>> = None;
+        match mount::overlays() {
             Ok(mounts) => {
-                let upper = |entry: MountEntry| Some((entry.upper.clone()?, entry));
-                Some(mounts.into_iter().filter_map(upper).collect())
+                let table = table.get_or_insert_default();
+                for entry in mounts {
+                    let own = entry.upper.as_deref().and_then(Path::parent);
+                    if let Some(id) = own.and_then(Path::file_name) {
+                        table.entry(id.to_owned()).or_default().push(entry);
+                    }
+                }
             }
             // Without /proc.
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
-        };
+        }
         let mut records = self.store.containers()?;
         records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
         let mut shown = Vec::with_capacity(records.len());
         for record in &records {
             let mounted = match &table {
-                Some(table) => table.get(&self.upper_path(&record.id)).cloned(),
+                Some(table) => {
+                    let upper = self.upper_path(&record.id);
+                    let found = table.get(OsStr::new(&record.id.to_string()));
+                    let mut found = found.into_iter().flatten();
+                    found.rfind(|entry| entry.writes_to(&upper)).cloned()
+                }
                 None => self.recorded_mounts(record)?.pop(),
             };
             shown.push(container(record, mounted.as_ref()));
@@ -155,10 +168,28 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted, or another process is busy with it.
     pub fn remove_container(&self, text: &str, watch: Watch<'_>) -> Result<()> {
-        let mut lock = self.lock(text)?;
+        let mut lock = match self.lock(text) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return self.remove_broken_container(text, error);
+            }
+            lock => lock?,
+        };
         self.refuse_mounted(&mut lock)?;
         watch.check()?;
         lock.remove_and_delete()
+    }
+
+    /// Removes a container of which only the directory tells.
+    fn remove_broken_container(&self, text: &str, broken: Error) -> Result<()> {
+        let Some(id) = self.store.broken_container(text)? else { return Err(broken) };
+        let upper = self.upper_path(&id);
+        let mounted = mount::with_upper(&upper).is_ok_and(|mounts| !mounts.is_empty());
+        let is_used = |upper: &Dir| mount::is_in_use(upper, self.store.namespace());
+        if mounted || Dir::open_ambient(&upper).is_ok_and(|upper| is_used(&upper)) {
+            return Err(Error::new(ErrorKind::InUse, format!("container {id} is mounted"))
+                .hint("unmount it first, where it is mounted: umount"));
+        }
+        self.store.remove_broken_container(&id)
     }
 
     /// Frees the space of what was removed, if that is done at once; else it is left to those who

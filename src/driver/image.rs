@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Driver;
 use crate::changeset::{self, Shadowed};
 use crate::digest::{ChainId, Digest};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::image::{history_rows, parse_config};
 use crate::store::{Image, ImageRecord, LayerKey, RemovedImage};
 use crate::watch::Watch;
@@ -75,11 +75,13 @@ impl Driver {
 
     fn summary(&self, image: &Image) -> Result<ImageSummary> {
         let record = &image.record;
-        let config = parse_config(&self.store.image_config(&record.id)?)?;
+        // Without its config it is listed all the same, and a check names it.
+        let config = self.store.image_config(&record.id).and_then(|bytes| parse_config(&bytes));
+        let created = config.ok().and_then(|config| config.created().clone());
         Ok(ImageSummary {
             id: record.id,
             names: image.names.clone(),
-            created: config.created().clone(),
+            created,
             size: self.weight_of(record.chain.as_ref())?.0,
             layers: record.diff_ids.len(),
             chain_id: record.chain,
@@ -141,7 +143,7 @@ impl Driver {
         for row in history_rows(&config).into_iter().rev() {
             let entry = row.layer.and_then(|index| stack.iter().rev().nth(index));
             let layer = match entry {
-                Some(entry) => self.store.layer_record(&entry.layer())?,
+                Some(entry) => self.readable(&entry.layer())?,
                 None => None,
             };
             let step = HistoryStep {
@@ -165,9 +167,15 @@ impl Driver {
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, or a mount that
     /// something else made shows a layer that only it uses; the message names them.
     pub fn remove_image(&self, image: &str, watch: Watch<'_>) -> Result<RemovedImage> {
-        let found = self.store.find_image(image)?;
-        if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
-            self.refuse_shown(chain, &format!("image {image}"))?;
+        match self.store.find_image(image) {
+            Ok(found) => {
+                if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
+                    self.refuse_shown(chain, &format!("image {image}"))?;
+                }
+            }
+            // One without a sound record goes; what it stood on is looked at by whoever removes that.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {}
+            Err(error) => return Err(error),
         }
         let removed = self.store.remove_image(image)?;
         self.empty_trash(watch)?;

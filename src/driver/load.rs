@@ -297,11 +297,16 @@ impl Driver {
         chain: Option<LeasedChain>,
         fallback: Option<&str>,
     ) -> Result<LoadedImage> {
-        let mut names: Vec<String> = entry.names.iter().map(Reference::to_string).collect();
+        let told = entry.names.iter().filter_map(|name| name.of_manifest(entry.manifest.as_ref()));
+        let mut names: Vec<String> = told.map(|name| name.to_string()).collect();
         if names.is_empty()
             && let Some(name) = fallback
         {
             let reference: Reference = name.parse()?;
+            if reference.digest().is_some_and(|digest| entry.manifest != Some(*digest)) {
+                let message = format!("{reference} names a digest, which is not the image's");
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
             names.push(match (&entry.tag, reference.tag()) {
                 (Some(tag), None) => reference.with_tag(tag)?.to_string(),
                 _ => reference.to_string(),

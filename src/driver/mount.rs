@@ -10,8 +10,8 @@ use super::container::Base;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{self, Layer, MountAccess, MountOptions, Mounted, Parts, Syncing, Upper};
 use crate::store::{ContainerLock, ContainerRecord, LayerKey, MountState, Staging};
-use crate::sys::Dir;
 use crate::sys::remove::{empty_directory, remove_tree};
+use crate::sys::{Dir, mountinfo};
 
 /// A container that is mounted at a directory, where it stays when the process ends.
 #[non_exhaustive]
@@ -96,7 +96,11 @@ impl Driver {
         self.refuse_mounted(&mut lock)?;
         let options = &of_container(&lock, options);
         let target = match target {
-            Some(target) => std::fs::canonicalize(target).during("find mount point", target)?,
+            Some(target) => {
+                let target = std::fs::canonicalize(target).during("find mount point", target)?;
+                self.refuse_target(&target, &lock.merged_path())?;
+                target
+            }
             None => lock.merged_path(),
         };
         let mounted = self.mount_noted(&mut lock, Some(target.clone()), options, |mounted| {
@@ -104,6 +108,29 @@ impl Driver {
         });
         mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
         Ok(MountPoint { target })
+    }
+
+    /// Fails where a mount would hide the store, or a part of it, from whoever is to unmount it. The
+    /// trees of mounted containers, `containers/ID/merged/`, are no part of it.
+    fn refuse_target(&self, target: &Path, own: &Path) -> Result<()> {
+        let merged = std::fs::canonicalize(own).during("find", own)?;
+        // ROOT/containers/ID/merged
+        let root = merged.ancestors().nth(3).unwrap_or(&merged);
+        let is_hidden = match target.strip_prefix(root) {
+            Ok(inside) => {
+                let is_tree = inside.starts_with("containers")
+                    && inside.components().count() > 3
+                    && inside.components().nth(2) == merged.components().next_back();
+                target != merged && !is_tree
+            }
+            Err(_) => root.starts_with(target),
+        };
+        if !is_hidden {
+            return Ok(());
+        }
+        let message = format!("a mount at {} would hide the store", target.display());
+        Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("choose a directory outside, or none: a container has one of its own"))
     }
 
     /// Mounts a container for the caller alone, attached nowhere.
@@ -191,6 +218,9 @@ impl Driver {
         for entry in mounts.iter().rev() {
             mount::unmount(&entry.target)?;
         }
+        if mounts.is_empty() {
+            self.refuse_hidden(&lock)?;
+        }
         if volatile && recorded.is_none() {
             // Somebody else mounted it so.
             take_mark(&lock.work()?)?;
@@ -263,26 +293,44 @@ impl Driver {
 
     /// Fails where a container is mounted; a record of a mount that is gone is taken away.
     pub(super) fn refuse_mounted(&self, lock: &mut ContainerLock) -> Result<()> {
-        let name = lock.record().name.clone();
-        let refuse = |target: &Path, place: &str| {
-            let target = target.display();
-            let message = format!("container {name} is mounted at {target}{place}");
-            Err(Error::new(ErrorKind::InUse, message)
-                .hint(format!("unmount it first: overlay2 unmount {name}")))
-        };
         if let Some(entry) = self.mounts_of(lock.record())?.last() {
-            return refuse(&entry.target, "");
+            let (name, target) = (&lock.record().name, entry.target.display());
+            let message = format!("container {name} is mounted at {target}");
+            return Err(Error::new(ErrorKind::InUse, message)
+                .hint(format!("unmount it first: overlay2 unmount {name}")));
         }
-        let Some(state) = lock.record().mount.clone() else { return Ok(()) };
-        // One without a target is held by its process alone, as the lock is.
-        if let Some(target) = state.target
-            && state.boot_id == boot_id()
-            && state.namespace != namespace()
-            && state.namespace.is_some_and(is_alive)
-        {
-            return refuse(&target, " in another mount namespace");
-        }
+        self.refuse_hidden(lock)?;
         forget_mount(lock)
+    }
+
+    /// Fails where a mount that is written down is still there, though the process does not see it:
+    /// in another mount namespace, or taken out of the tree while somebody worked in it.
+    fn refuse_hidden(&self, lock: &ContainerLock) -> Result<()> {
+        let record = lock.record();
+        // One without a target is held by its process alone, as the lock is.
+        let Some(MountState { target: Some(target), namespace: there, .. }) =
+            record.mount.as_ref().filter(|state| state.boot_id == boot_id())
+        else {
+            return Ok(());
+        };
+        let (name, target) = (&record.name, target.display());
+        let elsewhere = there.filter(|there| Some(*there) != namespace());
+        let seen = elsewhere.and_then(|there| mount::seen_in(there, &self.upper_path(&record.id)));
+        if let Some(process) = seen {
+            let message =
+                format!("container {name} is mounted at {target} in another mount namespace");
+            return Err(Error::new(ErrorKind::InUse, message).hint(format!(
+                "unmount it there: nsenter -t {process} -m overlay2 unmount {name}"
+            )));
+        }
+        if lock.upper().is_ok_and(|upper| mount::is_in_use(&upper, self.store.namespace())) {
+            let message = format!(
+                "container {name} was mounted at {target}, and is still in use: in another mount \
+                 namespace, or by a process that had a file open when it was unmounted"
+            );
+            return Err(Error::new(ErrorKind::InUse, message).hint("end that process"));
+        }
+        Ok(())
     }
 
     fn mount_locked(&self, lock: &ContainerLock, options: &MountOptions) -> Result<Mounted> {
@@ -408,19 +456,5 @@ pub(super) fn boot_id() -> Option<String> {
 
 /// The process's mount namespace.
 fn namespace() -> Option<u64> {
-    namespace_of("self")
-}
-
-fn namespace_of(process: &str) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Some(std::fs::metadata(format!("/proc/{process}/ns/mnt")).ok()?.ino())
-}
-
-/// Whether any process that can be looked at is in a mount namespace.
-fn is_alive(namespace: u64) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        .any(|process| namespace_of(&process) == Some(namespace))
+    mountinfo::namespace_of("self")
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::check::{CheckOptions, Finding};
+use super::check::{CheckOptions, Finding, is_no_directory};
 use super::compose::Below;
 use super::layer::{Expected, Unpacked, variant_record};
 use super::{Driver, Findings};
@@ -18,6 +18,7 @@ use crate::digest::{DiffId, Hashing};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{self, ImageSource, LayerSeen, LayerSink, Opened, ReadOptions};
 use crate::store::{FinishedLayer, LayerKey, LeasedLayer};
+use crate::sys::remove::remove_tree;
 use crate::watch::Watch;
 
 /// What gives a changeset again: `None` where it has not this one.
@@ -205,7 +206,8 @@ impl Driver {
             watch,
         };
         let dir = match layer.open() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if is_no_directory(&error) => {
+                remove_tree(layer.side(), b"diff").during("remove", "diff")?;
                 layer.side().make_dir(b"diff", 0o755).during("create directory", "diff")?;
                 layer.open()?
             }

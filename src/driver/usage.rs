@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::Driver;
 use crate::digest::ChainId;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
+use crate::store::{LayerKey, LayerRecord};
 use crate::sys::Dir;
 use crate::sys::dir::{SysResult, type_of};
 
@@ -46,7 +47,7 @@ impl Driver {
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
         for key in self.store.layers()? {
-            let Some(record) = self.store.layer_record(&key)? else { continue };
+            let Some(record) = self.readable(&key)? else { continue };
             let (size, inodes) = (record.diff_size, record.inodes);
             usage.layers.push(UsageRow { name: key.to_string(), size, inodes });
         }
@@ -57,11 +58,24 @@ impl Driver {
             usage.images.push(UsageRow { name, size, inodes });
         }
         for record in self.store.containers()? {
-            let upper = Dir::open_ambient(self.upper_path(&record.id))?;
+            let upper = match Dir::open_ambient(self.upper_path(&record.id)) {
+                // Removed meanwhile, or damaged.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
             let (size, inodes) = weigh(&upper).during("walk", &self.upper_path(&record.id))?;
             usage.containers.push(UsageRow { name: record.name, size, inodes });
         }
         Ok(usage)
+    }
+
+    /// What is known of a layer. One damaged record is no reason to list nothing: like one that is
+    /// missing it counts as nothing, and [`check`](Self::check) names it.
+    pub(super) fn readable(&self, key: &LayerKey) -> Result<Option<LayerRecord>> {
+        match self.store.layer_record(key) {
+            Err(error) if !error.is_starved() => Ok(None),
+            read => read,
+        }
     }
 
     /// Bytes and inodes in the layers of a stack.
@@ -69,12 +83,19 @@ impl Driver {
         let mut weight = (0, 0);
         let Some(chain) = chain else { return Ok(weight) };
         let mut seen = HashSet::new();
-        for entry in self.store.stack(chain)? {
+        let stack = match self.store.stack(chain) {
+            // As a layer of which nothing can be told.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                return Ok(weight);
+            }
+            stack => stack?,
+        };
+        for entry in stack {
             let key = entry.layer();
             if !seen.insert(key) {
                 continue;
             }
-            if let Some(layer) = self.store.layer_record(&key)? {
+            if let Some(layer) = self.readable(&key)? {
                 weight = (weight.0 + layer.diff_size, weight.1 + layer.inodes);
             }
         }

@@ -91,6 +91,15 @@ impl Reference {
         Ok(Self { host: self.host.clone(), path: self.path.clone(), tag, digest: None })
     }
 
+    /// The name as far as it is true of the image with this manifest: a digest that is another's is
+    /// left out, and `None` where nothing else tells the image.
+    pub(crate) fn of_manifest(&self, manifest: Option<&Digest>) -> Option<Self> {
+        match (&self.digest, &self.tag) {
+            (Some(digest), tag) if manifest != Some(digest) => self.with_tag(tag.as_deref()?).ok(),
+            _ => Some(self.clone()),
+        }
+    }
+
     fn suffix(&self) -> String {
         let tag = self.tag.iter().map(|tag| format!(":{tag}"));
         tag.chain(self.digest.iter().map(|digest| format!("@{digest}"))).collect()
@@ -137,6 +146,9 @@ impl FromStr for Reference {
             return Err(refuse("64 hexadecimal digits are an image ID"));
         }
         let path = if short { format!("{DEFAULT_PATH}{path}") } else { path };
+        if host == DEFAULT_HOST && path.strip_prefix(DEFAULT_PATH) == Some("sha256") {
+            return Err(refuse("sha256: begins an image ID"));
+        }
         // Host and path with what was left out: the name in full has to be a name too.
         if !path.split('/').all(is_path_component) || host.len() + path.len() + 1 > 255 {
             return Err(refuse("its path is malformed"));
@@ -274,6 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_told_of_the_image_that_has_it() {
+        let [one, other] = ["one", "other"].map(|text| Digest::of(text.as_bytes()));
+        for (name, manifest, told) in [
+            ("a:1".to_owned(), None, Some("a:1".to_owned())),
+            (format!("a@{one}"), Some(one), Some(format!("a@{one}"))),
+            (format!("a:1@{one}"), Some(one), Some(format!("a:1@{one}"))),
+            (format!("a:1@{one}"), Some(other), Some("a:1".to_owned())),
+            (format!("a@{one}"), Some(other), None),
+            (format!("a@{one}"), None, None),
+        ] {
+            let name: Reference = name.parse().unwrap();
+            let found = name.of_manifest(manifest.as_ref());
+            assert_eq!(found.map(|name| name.to_string()), told);
+        }
+    }
+
+    #[test]
     fn malformed_names_are_refused() {
         let id = "0".repeat(64);
         let long = "a".repeat(256);
@@ -286,6 +315,8 @@ mod tests {
             "/a",
             "a/",
             "a//b",
+            "sha256:e3b0c4",
+            "library/sha256:1",
             "-a",
             "a-",
             "a..b",

@@ -11,6 +11,7 @@ use super::classic;
 use super::options::{MountAccess, Restrictions, Way};
 use super::plan::{Kind, MountPlan};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::mount::{self, Context, LONGEST_TEXT};
 use crate::sys::xattr::proc_path;
@@ -173,6 +174,38 @@ pub fn unmount(target: &Path) -> Result<()> {
         )),
         Err(error) => Err(error).during("unmount", target),
     }
+}
+
+/// Whether any mount writes to an UpperDir: also one in another mount namespace, or one that was
+/// taken out of the tree while it was busy.
+///
+/// The kernel is asked for a mount that it cannot make, since its WorkDir is its UpperDir; told to
+/// keep an index, it first refuses an UpperDir that is in use. Where it cannot be asked, the answer
+/// is no.
+pub(crate) fn is_in_use(upper: &Dir, namespace: Namespace) -> bool {
+    let mut answer = ask_for_impossible(upper, namespace);
+    for milliseconds in BUSY {
+        // A mount whose last user is gone takes the kernel a moment.
+        if answer != Err(Errno::BUSY) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        answer = ask_for_impossible(upper, namespace);
+    }
+    answer == Err(Errno::BUSY)
+}
+
+fn ask_for_impossible(upper: &Dir, namespace: Namespace) -> Result<(), Errno> {
+    let context = Context::overlay()?;
+    let path = proc_path(upper.as_fd());
+    for key in ["lowerdir", "upperdir", "workdir"] {
+        context.string(key, path.as_bytes())?;
+    }
+    context.string("index", b"on")?;
+    if namespace == Namespace::User {
+        context.flag("userxattr")?;
+    }
+    context.mount(MountAttrFlags::empty()).map(drop)
 }
 
 /// Takes what is mounted at `target` out of the tree at once; it goes when its last user does.

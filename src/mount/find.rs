@@ -21,6 +21,13 @@ pub struct MountEntry {
     pub volatile: bool,
 }
 
+impl MountEntry {
+    /// Whether it writes to the UpperDir `upper`: see [`with_upper`].
+    pub(crate) fn writes_to(&self, upper: &Path) -> bool {
+        self.upper.as_deref().is_some_and(|path| is_same(path, upper))
+    }
+}
+
 /// All overlays that are mounted in the mount namespace of the process.
 ///
 /// # Errors
@@ -72,17 +79,31 @@ pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
     let parent = upper.parent().and_then(Path::file_name).map(OsStr::as_bytes);
     let plain = |name: &&[u8]| name.iter().all(u8::is_ascii_alphanumeric);
     let mut overlays = overlays_with(parent.filter(plain))?;
-    overlays.retain(|entry| entry.upper.as_deref().is_some_and(|path| is_same(path, upper)));
+    overlays.retain(|entry| entry.writes_to(upper));
     Ok(overlays)
 }
 
-fn is_same(mounted: &Path, upper: &Path) -> bool {
+/// The first process in the mount namespace with the inode `namespace` that shows an overlay which
+/// writes to `upper`, known by its last names alone: paths may mean something else there. `None`
+/// where there is none, or the caller may not look.
+pub(crate) fn seen_in(namespace: u64, upper: &Path) -> Option<u32> {
+    let (process, table) = mountinfo::table_of(namespace)?;
+    let mounts = mountinfo::read_of(&table, None).ok()?;
+    let writes = |info: MountInfo| entry(info).upper.is_some_and(|path| ends_alike(&path, upper));
+    mounts.into_iter().filter(|info| info.file_system == b"overlay").any(writes).then_some(process)
+}
+
+fn ends_alike(one: &Path, other: &Path) -> bool {
     const NAMES: usize = 3;
     let last = |path: &Path| -> Vec<OsString> {
         path.components().rev().take(NAMES).map(|name| name.as_os_str().to_owned()).collect()
     };
+    last(one) == last(other)
+}
+
+fn is_same(mounted: &Path, upper: &Path) -> bool {
     mounted == upper
-        || last(mounted) == last(upper)
+        || ends_alike(mounted, upper)
             && match (rustix::fs::lstat(mounted), rustix::fs::lstat(upper)) {
                 (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
                 _ => true,

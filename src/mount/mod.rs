@@ -37,7 +37,9 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use act::is_in_use;
 pub use act::{Layer, Mounted, Upper, detach, unmount};
+pub(crate) use find::seen_in;
 pub use find::{MountEntry, Showing, at, is_mounted_at, overlays, showing, with_upper};
 pub use options::{MountAccess, MountOptions, Restrictions, Syncing, Way};
 pub use plan::{MAX_LAYERS, MountPlan, Parts, plan};

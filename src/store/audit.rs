@@ -159,18 +159,21 @@ impl Audit<'_> {
                 Ok(None)
             }
             Err(error) => {
-                self.unreadable(object, &error)?;
+                self.unreadable(object, error)?;
                 Ok(None)
             }
         }
     }
 
-    fn unreadable(&mut self, object: Object, error: &Error) -> Result<()> {
+    fn unreadable(&mut self, object: Object, error: Error) -> Result<()> {
         match error.kind() {
-            ErrorKind::NotFound => {}
-            _ => self.on(object, FindingKind::Record, error.to_string()),
+            ErrorKind::NotFound => Ok(()),
+            _ if error.is_starved() => Err(error),
+            _ => {
+                self.on(object, FindingKind::Record, error.to_string());
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// `user` stands on `object`, which must be there and know it.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::broken::unless_broken;
 use super::container_name::{check_container_name, generated};
 use super::hold::{Attempt, Held, patience};
 use super::layout::{
@@ -186,12 +187,13 @@ impl Store {
     /// All containers, sorted by ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where a record is malformed; one that vanishes meanwhile is left out.
+    /// As the operating system has them; one that vanishes meanwhile is left out, and so is one whose
+    /// record is malformed, which [`find_container`](Self::find_container) tells.
     pub fn containers(&self) -> Result<Vec<ContainerRecord>> {
         let mut containers = Vec::new();
         for object in self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))? {
             if let Object::Container(id) = object {
-                containers.extend(self.container(&id)?);
+                containers.extend(unless_broken(self.container(&id))?);
             }
         }
         Ok(containers)
@@ -470,7 +472,7 @@ impl ContainerLock {
 impl Store {
     /// Deletes a container that is held in the trash. One that was never written to takes a call
     /// for each name, and is not listed.
-    fn delete_container(&self, held: &Held, trash: &str) -> Result<()> {
+    pub(super) fn delete_container(&self, held: &Held, trash: &str) -> Result<()> {
         let (dir, top) = (held.dir(), self.top(TRASH));
         for name in [CONTAINER_FILE, UNSYNCED_FILE] {
             let _ = dir.remove_file(name);

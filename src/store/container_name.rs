@@ -5,6 +5,7 @@ use std::str::FromStr;
 use rustix::io::Errno;
 
 use super::Store;
+use super::broken::unless_broken;
 use super::hold::wait_exclusive;
 use super::layout::{CONTAINER_NAMES, ContainerId, Object, STAGING};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -89,7 +90,7 @@ impl Store {
         let names = self.top(CONTAINER_NAMES);
         // So that no other process removes it at this moment, and a third takes it meanwhile.
         let _lock = wait_exclusive(names).during("lock", &self.at(&[CONTAINER_NAMES]))?;
-        if self.container_named(name)? == Some(*id) {
+        if unless_broken(self.container_named(name))? == Some(*id) {
             names
                 .remove_file(name.as_bytes())
                 .during("remove", &self.at(&[CONTAINER_NAMES, name]))?;
@@ -110,6 +111,10 @@ impl Store {
                 ContainerId::from_str(id).map(Some).map_err(malformed)
             }
             Err(Errno::NOENT) => Ok(None),
+            Err(Errno::INVAL) => {
+                let message = format!("{} is no symlink", self.at(&[CONTAINER_NAMES, name]));
+                Err(Error::new(ErrorKind::Corrupt, message).hint("overlay2 gc removes it"))
+            }
             Err(error) => Err(error).during("read", &self.at(&[CONTAINER_NAMES, name])),
         }
     }

@@ -10,7 +10,7 @@ use super::layout::{
     CHAINS, CONTAINER_NAMES, IMAGES, LAYERS, LayerKey, NAMES, Object, PINNED, STAGING, TRASH, USERS,
 };
 use crate::digest::{ChainId, Digest};
-use crate::error::{Context, Result, Subject};
+use crate::error::{Context, ErrorKind, Result, Subject};
 use crate::layer_path::LayerPath;
 use crate::sys::dir::Kind;
 use crate::sys::lock::Mode;
@@ -101,6 +101,7 @@ impl Store {
                         self.live_users(object, &held, usize::MAX)?;
                     }
                 }
+                (GarbageKind::Name, None) => self.remove_broken_name(&one.place)?,
                 (GarbageKind::Name, Some(object)) => {
                     let name = one.place.rsplit('/').next().unwrap_or_default();
                     match object {
@@ -182,22 +183,30 @@ impl Store {
         let name = |place: &str, name: &[u8], object| Garbage {
             kind: GarbageKind::Name,
             place: format!("{place}/{}", name.shown()),
-            object: Some(object),
+            object,
             layer: None,
         };
         for entry in self.top(NAMES).sorted_entries().during("list", &self.at(&[NAMES]))? {
-            if let Ok(Some(record)) = self.read_name(&entry.name)
-                && !self.exists(Object::Image(record.image))?
-            {
-                found.push(name(NAMES, &entry.name, Object::Image(record.image)));
+            match self.read_name(&entry.name) {
+                Ok(Some(record)) if !self.exists(Object::Image(record.image))? => {
+                    found.push(name(NAMES, &entry.name, Some(Object::Image(record.image))));
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    found.push(name(NAMES, &entry.name, None));
+                }
+                _ => {}
             }
         }
         let entries = self.top(CONTAINER_NAMES).sorted_entries();
         for entry in entries.during("list", &self.at(&[CONTAINER_NAMES]))? {
-            if let Ok(Some(id)) = self.container_named(&entry.name.shown())
-                && !self.is_there(&id)?
-            {
-                found.push(name(CONTAINER_NAMES, &entry.name, Object::Container(id)));
+            match self.container_named(&entry.name.shown()) {
+                Ok(Some(id)) if !self.is_there(&id)? => {
+                    found.push(name(CONTAINER_NAMES, &entry.name, Some(Object::Container(id))));
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    found.push(name(CONTAINER_NAMES, &entry.name, None));
+                }
+                _ => {}
             }
         }
         Ok(())

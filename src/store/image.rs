@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use super::Store;
+use super::broken::unless_broken;
 use super::chain::LeasedChain;
 use super::hold::Held;
 use super::layout::{
@@ -156,7 +157,8 @@ impl Store {
     /// All images, sorted by ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where a record is malformed; one that vanishes meanwhile is left out.
+    /// As the operating system has them; one that vanishes meanwhile is left out, and so is one whose
+    /// record is malformed, which [`find_image`](Self::find_image) tells.
     pub fn images(&self) -> Result<Vec<Image>> {
         let mut names: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
         for (name, id) in self.image_names()? {
@@ -164,7 +166,7 @@ impl Store {
         }
         let mut images = Vec::new();
         for object in self.list(IMAGES, |name| Digest::from_hex(name).ok().map(Object::Image))? {
-            let record: Option<ImageRecord> = self.read_record(object, IMAGE_FILE)?;
+            let record: Option<ImageRecord> = unless_broken(self.read_record(object, IMAGE_FILE))?;
             images.extend(record.map(|record| {
                 let names = names.remove(&record.id).unwrap_or_default();
                 Image { record, names }

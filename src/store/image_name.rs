@@ -3,6 +3,7 @@
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
+use super::broken::unless_broken;
 use super::hold::{Held, touch, wait_exclusive};
 use super::image::Image;
 use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING, encode};
@@ -78,11 +79,8 @@ impl Store {
     fn move_name(&self, staged: &str, encoded: &str) -> Result<Option<NameRecord>> {
         let names = self.top(NAMES);
         let _lock = wait_exclusive(names).during("lock", &self.at(&[NAMES]))?;
-        let before = match self.read_name(encoded.as_bytes()) {
-            // A broken record is replaced like any other.
-            Err(error) if error.kind() == ErrorKind::Corrupt => None,
-            read => read?,
-        };
+        // A broken record is replaced like any other.
+        let before = unless_broken(self.read_name(encoded.as_bytes()))?;
         self.top(STAGING)
             .rename(staged.as_bytes(), names, encoded.as_bytes(), RenameFlags::empty())
             .during("write", &self.at(&[NAMES, encoded]))?;
@@ -114,7 +112,7 @@ impl Store {
     pub(super) fn forget_image_name(&self, encoded: &[u8], id: &Digest) -> Result<()> {
         let names = self.top(NAMES);
         let _lock = wait_exclusive(names).during("lock", &self.at(&[NAMES]))?;
-        let means = self.read_name(encoded)?.map(|record| record.image);
+        let means = unless_broken(self.read_name(encoded))?.map(|record| record.image);
         if means != Some(*id) || self.exists(Object::Image(*id))? {
             return Ok(());
         }
@@ -136,12 +134,18 @@ impl Store {
         match record::read(self.top(NAMES), encoded) {
             Ok(record) => Ok(Some(record)),
             Err(Unread::Os(Errno::NOENT)) => Ok(None),
-            Err(Unread::Os(error)) => {
+            Err(Unread::Os(error)) if !record::is_something_else(error) => {
                 Err(error).during("read", &self.at(&[NAMES, &encoded.shown()]))
             }
-            Err(Unread::Malformed(error)) => {
+            Err(error) => {
                 let place = self.at(&[NAMES, &encoded.shown()]).to_string();
-                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed")).because(error))
+                let error: Box<dyn std::error::Error + Send + Sync> = match error {
+                    Unread::Os(error) => error.into(),
+                    Unread::Malformed(error) => error.into(),
+                };
+                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed"))
+                    .because(error)
+                    .hint("overlay2 gc removes it; tag the image again"))
             }
         }
     }
@@ -158,11 +162,12 @@ impl Store {
     /// All names with the images that they mean, sorted.
     ///
     /// # Errors
-    /// As the operating system has them; a name that vanishes meanwhile is left out.
+    /// As the operating system has them; a name that vanishes meanwhile is left out, and so is one
+    /// whose record is malformed.
     pub fn image_names(&self) -> Result<Vec<(String, Digest)>> {
         let mut names = Vec::new();
         for entry in self.top(NAMES).entries().during("list", &self.at(&[NAMES]))? {
-            let record = self.read_name(&entry.name)?;
+            let record = unless_broken(self.read_name(&entry.name))?;
             names.extend(record.map(|record| (record.name, record.image)));
         }
         names.sort_unstable();
@@ -180,7 +185,7 @@ impl Store {
         };
         let mut names = Vec::new();
         for entry in entries {
-            let record = self.read_name(&entry.name)?;
+            let record = unless_broken(self.read_name(&entry.name))?;
             names.extend(record.filter(|record| record.image == *id).map(|record| record.name));
         }
         names.sort_unstable();

@@ -274,7 +274,12 @@ impl LeasedLayer {
             return Ok(());
         }
         let bytes = record::to_bytes(record).during("write", LAYER_FILE)?;
-        let written = self.store.durability().replace_file(self.side(), LAYER_FILE, &bytes);
+        let (durability, side) = (self.store.durability(), self.side());
+        let mut written = durability.replace_file(side, LAYER_FILE, &bytes);
+        if written == Err(Errno::ISDIR) {
+            crate::sys::remove::remove_tree(side, LAYER_FILE).during("remove", LAYER_FILE)?;
+            written = durability.replace_file(side, LAYER_FILE, &bytes);
+        }
         written.during("write", LAYER_FILE)
     }
 

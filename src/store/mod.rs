@@ -25,6 +25,7 @@
 //! returns. With either durability, a process that dies leaves each object absent or whole.
 
 mod audit;
+mod broken;
 mod chain;
 mod container;
 mod container_name;
@@ -93,6 +94,9 @@ struct Inner {
     access: Access,
     record: StoreRecord,
 }
+
+/// What helps where a record is damaged.
+const MEND: &str = "overlay2 check tells what else is damaged; overlay2 repair mends layers";
 
 impl Store {
     /// Where overlayfs keeps its attributes in the layers of this store.
@@ -181,10 +185,17 @@ impl Store {
         match read {
             Ok(record) => Ok(Some(record)),
             Err(Unread::Os(Errno::NOENT)) => Ok(None),
+            Err(Unread::Os(error)) if record::is_something_else(error) => {
+                Err(Error::new(ErrorKind::Corrupt, format!("{} is no record", self.at(&parts)))
+                    .because(error)
+                    .hint(MEND))
+            }
             Err(Unread::Os(error)) => Err(error).during("read", &self.at(&parts)),
             Err(Unread::Malformed(error)) => {
                 let place = self.at(&parts).shown().into_owned();
-                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed")).because(error))
+                Err(Error::new(ErrorKind::Corrupt, format!("{place} is malformed"))
+                    .because(error)
+                    .hint(MEND))
             }
         }
     }

@@ -307,9 +307,18 @@ pub(super) fn read<T: DeserializeOwned>(dir: &Dir, name: &[u8]) -> Result<T, Unr
 /// As many bytes as the record of an image of a hundred layers has.
 const READ_AT_ONCE: usize = 8 << 10;
 
-/// The content of the file `name` in `dir`, which may be a path of two names.
+/// Whether a record was not read since something else stands in its place.
+pub(super) fn is_something_else(error: Errno) -> bool {
+    matches!(error, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO | Errno::INVAL)
+}
+
+/// More than any record has: what is longer is something else.
+const LONGEST: usize = 256 << 20;
+
+/// The content of the file `name` in `dir`, which may be a path of two names. Something else in its
+/// place, such as a FIFO, neither holds up the caller nor fills the memory.
 pub(super) fn read_bytes(dir: &Dir, name: &[u8]) -> SysResult<Vec<u8>> {
-    let file = dir.open(name, OFlags::RDONLY, 0)?;
+    let file = dir.open(name, OFlags::RDONLY | OFlags::NONBLOCK, 0)?;
     // Most records fit, so that one call reads them: a short read is the end of a regular file.
     let mut bytes = Vec::with_capacity(READ_AT_ONCE);
     loop {
@@ -317,6 +326,7 @@ pub(super) fn read_bytes(dir: &Dir, name: &[u8]) -> SysResult<Vec<u8>> {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
             Ok(0) => return Ok(bytes),
             Ok(_) if bytes.len() < bytes.capacity() => return Ok(bytes),
+            Ok(_) if bytes.len() > LONGEST => return Err(Errno::FBIG),
             Ok(_) => bytes.reserve(before.max(READ_AT_ONCE)),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),

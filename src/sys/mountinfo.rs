@@ -74,26 +74,34 @@ pub(crate) fn read_of(table: &CStr, word: Option<&[u8]>) -> SysResult<Vec<MountI
 /// The tables of mounts of the namespaces that the process is not in: one process of each, and the
 /// path of its table. Those that the caller may not look at are left out.
 pub(crate) fn other_tables() -> Vec<(u32, CString)> {
-    let namespace = |process: &str| {
-        let stat = rustix::fs::stat(format!("/proc/{process}/ns/mnt")).ok()?;
-        Some(stat.st_ino)
-    };
-    let mut seen = HashSet::from([namespace("self")]);
-    let mut tables = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let found = namespace(&process.to_string());
-        if found.is_some()
-            && seen.insert(found)
-            && let Ok(table) = CString::new(format!("/proc/{process}/mountinfo"))
-        {
-            tables.push((process, table));
-        }
-    }
-    tables
+    let mut seen = HashSet::from([namespace_of("self")]);
+    let others = processes().filter(|process| {
+        let found = namespace_of(&process.to_string());
+        found.is_some() && seen.insert(found)
+    });
+    others.filter_map(|process| Some((process, table(process)?))).collect()
+}
+
+/// A process in the mount namespace with the inode `namespace`, and the path of its table; `None`
+/// where there is none that the caller may look at.
+pub(crate) fn table_of(namespace: u64) -> Option<(u32, CString)> {
+    let inside = |process: &u32| namespace_of(&process.to_string()) == Some(namespace);
+    let process = processes().find(inside)?;
+    Some((process, table(process)?))
+}
+
+/// The inode of a process's mount namespace.
+pub(crate) fn namespace_of(process: &str) -> Option<u64> {
+    Some(rustix::fs::stat(format!("/proc/{process}/ns/mnt")).ok()?.st_ino)
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn table(process: u32) -> Option<CString> {
+    CString::new(format!("/proc/{process}/mountinfo")).ok()
 }
 
 /// The kernel gives at most about as much as this by one call, unless a line is longer.

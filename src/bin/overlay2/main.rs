@@ -86,7 +86,7 @@ fn complain(message: &str, help: Option<&str>, status: u8) -> ExitCode {
     let mut err = io::stderr().lock();
     let name = style::paint("overlay2:", style::BAD, colours && status != 0);
     // Where even this cannot be written there is nobody to tell.
-    let _ = writeln!(err, "{name} {message}");
+    let _ = writeln!(err, "{name} {}", output::visible(message.as_bytes()));
     drop(err);
     help.into_iter().for_each(hint_at);
     ExitCode::from(status)
@@ -94,6 +94,7 @@ fn complain(message: &str, help: Option<&str>, status: u8) -> ExitCode {
 
 fn hint_at(help: &str) {
     let word = style::paint("hint:", style::GOOD, style::colours(&io::stderr()));
+    let help = output::visible(help.as_bytes());
     let _ = writeln!(io::stderr(), "overlay2: {word} {help}");
 }
 

@@ -79,7 +79,11 @@ impl Output {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(header.iter().copied());
-        table.add_rows(rows);
+        // Commands and comments come out of images, and may hold anything.
+        let cell = |cell: String| -> String {
+            cell.split('\n').map(|line| visible(line.as_bytes())).collect::<Vec<_>>().join("\n")
+        };
+        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(cell).collect::<Vec<_>>()));
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
         }

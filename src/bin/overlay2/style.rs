@@ -71,7 +71,8 @@ pub(crate) fn command(text: &str) -> String {
 
 /// A command without the line ends that it has.
 pub(crate) fn one_line(command: &str) -> String {
-    command.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = command.split_whitespace().collect::<Vec<_>>().join(" ");
+    crate::output::visible(text.as_bytes())
 }
 
 fn whole_seconds(rfc3339: &str) -> String {

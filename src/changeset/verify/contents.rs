@@ -9,7 +9,7 @@ use crate::changeset::checksum::{Checksum, Summing};
 use crate::changeset::entries::{Entries, Listed, State};
 use crate::changeset::split::{Payload, copy_run, open_beneath, reassemble_with};
 use crate::digest::Digest;
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, ErrorKind, Result, is_starved};
 use crate::finding::FindingKind;
 use crate::inode::FileKind;
 use crate::layer_path::LayerPath;
@@ -34,6 +34,11 @@ impl Verify<'_> {
                 found if u64::try_from(found) != Ok(size) => Ok(None),
                 _ => Checksum::of_file(&file, size).map(Some),
             });
+            if let Err(error) = read
+                && is_starved(error)
+            {
+                return Err(error).during("open", &path);
+            }
             self.compare_sum(&path, read, name.file.checksum);
             self.bytes += size;
             self.report()?;
@@ -88,7 +93,9 @@ impl Verify<'_> {
                         .filter(|expected| *expected != sum)
                         .map(|expected| format!("checksum {sum:08x}, expected {expected:08x}"))
                 }
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Cancelled || error.is_starved() => {
+                    return Err(error);
+                }
                 Err(error) => Some(error.to_string()),
             };
             if let Some(detail) = detail {
@@ -136,7 +143,9 @@ impl Verify<'_> {
                     self.whole(FindingKind::Digest, detail);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) if error.kind() == ErrorKind::Cancelled || error.is_starved() => {
+                return Err(error);
+            }
             Err(error) => self.whole(FindingKind::Record, format!("changeset: {error}")),
         }
         Ok(())

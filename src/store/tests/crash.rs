@@ -181,7 +181,13 @@ fn a_broken_record_is_named() {
     let file = scratch.container_path(&id).join("container.json");
     drop(lock);
     std::fs::write(&file, "{").unwrap();
-    refused(scratch.containers(), ErrorKind::Corrupt, &[&file.display().to_string()]);
+    refused(scratch.container(&id), ErrorKind::Corrupt, &[&file.display().to_string()]);
+    // Nobody who asks of all is kept from the others, and it can be removed.
+    assert_eq!(scratch.containers().unwrap(), []);
+    assert_eq!(scratch.broken_container("web").unwrap(), Some(id));
+    scratch.remove_broken_container(&id).unwrap();
+    assert_eq!(scratch.container(&id).unwrap(), None);
+    scratch.create_container(&empty(Some("web"))).unwrap();
     let chain = super::chain(&scratch, &["a", "b"], Retention::Pinned).chain();
     let file = scratch.path().join("chains").join(chain.digest().hex()).join("chain.json");
     let text = std::fs::read_to_string(&file).unwrap();

@@ -1,0 +1,203 @@
+//! A store in which something else stands where a record or a directory should: it is named, holds
+//! up nobody, and can be mended or removed.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test may panic, and damages files by path"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::need;
+use common::{Compression, Store, TestImage};
+use rustix::fs::{CWD, FileType, Mode};
+
+const TINY: &str = "example.test/tiny:latest";
+
+/// A store with an image of one layer, that layer, and the image as an OCI layout.
+fn tiny() -> (Store, PathBuf, PathBuf) {
+    let store = Store::new();
+    let source = TestImage::tiny(TINY).write_oci(&store.scratch().join("tiny"), Compression::Raw);
+    store.load(&source);
+    let layers = fs::read_dir(store.root().join("layers")).unwrap();
+    let layer = layers.map(|entry| entry.unwrap().path()).next().unwrap();
+    (store, layer, source)
+}
+
+/// A thing by its name, and what puts it at a path.
+type Other = (&'static str, fn(&Path));
+
+/// What may stand where a regular file should.
+fn others() -> [Other; 5] {
+    fn fifo(path: &Path) {
+        rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    }
+    fn endless(path: &Path) {
+        fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+    }
+    [
+        ("nothing", |_| {}),
+        ("a link", |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()),
+        ("a FIFO", fifo),
+        ("a file of a terabyte of nothing", endless),
+        ("a directory", |path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("in it"), "").unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn e83_a_layer_record_that_is_something_else_is_named_and_mended() {
+    sandbox!();
+    let (store, layer, source) = tiny();
+    for (what, put) in others() {
+        let record = layer.join("layer.json");
+        fs::remove_file(&record).unwrap();
+        put(&record);
+        let found = store.run(["check"]);
+        assert_eq!(found.status, 1, "{what}: {}", found.stderr);
+        assert!(found.stdout.contains("record"), "{what}: {}", found.stdout);
+        // One damaged layer is no reason to tell of nothing.
+        for lists in [&["images"][..], &["history", TINY], &["df"], &["gc", "--dry-run"]] {
+            store.ok(lists);
+        }
+        store.ok(["repair".as_ref(), "--from".as_ref(), source.as_os_str()]);
+        store.ok(["check"]);
+        store.create(TINY);
+    }
+}
+
+#[test]
+fn e83_a_layer_that_is_no_directory_is_named_and_made_again() {
+    sandbox!();
+    let (store, layer, source) = tiny();
+    for (what, put) in others() {
+        if what == "a directory" {
+            continue;
+        }
+        let diff = layer.join("diff");
+        fs::remove_dir_all(&diff).unwrap();
+        put(&diff);
+        let found = store.run(["check"]);
+        assert_eq!(found.status, 1, "{what}: {}", found.stderr);
+        assert!(found.stdout.contains("missing"), "{what}: {} {}", found.stdout, found.stderr);
+        store.ok(["repair".as_ref(), "--from".as_ref(), source.as_os_str()]);
+        store.ok(["check"]);
+        let container = store.create(TINY);
+        assert_eq!(store.ok(["cat", &format!("{container}:/etc/motd")]), "hello");
+    }
+}
+
+#[test]
+fn e85_too_few_open_files_are_no_damage() {
+    sandbox!();
+    let (store, _, _) = tiny();
+    let mut failed = 0;
+    for limit in 8..32 {
+        let text = format!("ulimit -n {limit}; exec \"$O\" check");
+        let mut command = Command::new("sh");
+        command.args(["-c", &text]).env("OVERLAY2_ROOT", store.root()).env("O", need::binary());
+        let done = common::store::Done::of(&mut command);
+        if done.status != 0 {
+            failed += 1;
+            assert_eq!(done.stdout, "", "with {limit} open files");
+            assert!(done.stderr.contains("ulimit -n"), "with {limit}: {}", done.stderr);
+        }
+    }
+    assert!(failed > 0, "a check needs more than 8 open files");
+}
+
+/// Puts each thing in the place of `file`, and finds that it is named, that the rest of the store is
+/// as usable as before, and that all of it can be removed.
+fn is_no_hindrance(file: impl Fn(&Store) -> PathBuf) {
+    for (what, put) in others() {
+        let (store, _, source) = tiny();
+        let other = TestImage::new("example.test/other:latest")
+            .layer("ADD other", common::Layer::new().file("other", 0o644, "other\n"));
+        store.load(&other.write_oci(&store.scratch().join("other"), Compression::Raw));
+        store.ok(["create", "--name", "c", TINY]);
+        let file = file(&store);
+        fs::remove_file(&file).unwrap();
+        put(&file);
+        let found = store.run(["check", "--quick"]);
+        // A name that is gone is one that was taken away.
+        assert!(found.status == 1 || what == "nothing", "{what}: {}", found.stderr);
+        let images = store.ok(["images"]);
+        assert!(images.contains("example.test/other"), "{what}: {images}");
+        for works in [&["ps"][..], &["df"], &["gc", "--dry-run"]] {
+            store.ok(works);
+        }
+        store.ok(["create", "--name", "d", "example.test/other:latest"]);
+        store.ok(["rm", "d"]);
+        store.ok(["rmi", "example.test/other:latest"]);
+        // By whatever it can still be called.
+        let ids = |place: &str| -> Vec<String> {
+            let names = fs::read_dir(store.root().join(place)).unwrap();
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        for id in ids("containers") {
+            store.ok(["rm", &id]);
+        }
+        store.ok(["gc"]);
+        for id in ids("images") {
+            store.ok(["rmi", &id]);
+        }
+        store.ok(["gc"]);
+        for place in ["layers", "chains", "images", "names", "containers", "container-names"] {
+            assert_eq!(ids(place), Vec::<String>::new(), "{what}: left in {place}");
+        }
+        store.ok(["check"]);
+        store.load(&source);
+        store.create(TINY);
+    }
+}
+
+#[test]
+fn e83_a_container_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let id = store.json(["ps"])[0]["id"].as_str().unwrap().to_owned();
+        store.root().join("containers").join(id).join("container.json")
+    });
+}
+
+#[test]
+fn e83_a_chain_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let chain = store.json(["ps"])[0]["chain_id"].clone();
+        let digits = chain.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        store.root().join("chains").join(digits).join("chain.json")
+    });
+}
+
+#[test]
+fn e83_an_image_record_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| {
+        let image = store.json(["ps"])[0]["image_id"].clone();
+        let digits = image.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        store.root().join("images").join(digits).join("image.json")
+    });
+}
+
+#[test]
+fn e83_a_name_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| store.root().join("names/example.test%2Ftiny:latest"));
+}
+
+#[test]
+fn e83_a_container_name_that_is_something_else_hinders_nobody() {
+    sandbox!();
+    is_no_hindrance(|store| store.root().join("container-names/c"));
+}
