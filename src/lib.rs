@@ -91,6 +91,7 @@ mod inode;
 mod layer_path;
 mod namespace;
 mod percent;
+mod pipe;
 mod watch;
 
 mod format;
