@@ -15,8 +15,8 @@ use super::walk::{self, At, Deletions, Visitor};
 use crate::error::Result;
 use crate::format::lookup::{Found, MergedDir, Stack};
 use crate::layer_path::LayerPath;
-use crate::sys::dir::SysResult;
 use crate::pipe;
+use crate::sys::dir::SysResult;
 use crate::watch::Watch;
 
 /// Lists what the tree of `new` adds to, modifies in and deletes from that of `old`, sorted by the

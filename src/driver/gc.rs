@@ -79,6 +79,20 @@ impl Driver {
         Ok(collected)
     }
 
+    /// Deletes what was removed before, and gives back how many objects that were: when it returns,
+    /// their space is back. Several threads do it where there is much.
+    ///
+    /// Removing containers, images and layers only takes them out of sight and deletes what takes
+    /// no time. The rest goes bit by bit with each later removal and opening of the store, with
+    /// [`gc`](Self::gc), or by this, which may run on any thread, also while the store is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what the file system answers; what
+    /// is left is deleted another time.
+    pub fn empty_trash(&self, watch: Watch<'_>) -> Result<u64> {
+        self.store.empty_trash(&watch)
+    }
+
     /// Bytes and inodes; of what goes at this moment, none.
     fn weigh_garbage(&self, garbage: &Garbage) -> (u64, u64) {
         let recorded = garbage.layer.and_then(|key| self.store.layer_record(&key).ok().flatten());

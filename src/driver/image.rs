@@ -159,7 +159,7 @@ impl Driver {
     /// Takes a name from an image; with its last name goes the image, and with the image each layer
     /// that nothing else uses.
     ///
-    /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
+    /// It is gone in one step, however big it is; [`empty_trash`](Self::empty_trash) frees the space.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, or a mount that
@@ -169,8 +169,9 @@ impl Driver {
         if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
             self.refuse_shown(chain, &format!("image {image}"))?;
         }
+        watch.check()?;
         let removed = self.store.remove_image(image)?;
-        self.empty_trash(watch)?;
+        self.store.empty_trash_briefly()?;
         Ok(removed)
     }
 }
