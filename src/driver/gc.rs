@@ -40,9 +40,9 @@ pub struct CollectedItem {
     pub kind: GarbageKind,
     /// Its place in the store: `layers/KEY`, `trash/…`.
     pub place: String,
-    /// Bytes in its files.
+    /// Bytes in its files; of a layer, when it was whole.
     pub size: u64,
-    /// Files, directories and other inodes.
+    /// Files, directories and other inodes; of a layer, when it was whole.
     pub inodes: u64,
 }
 
@@ -93,10 +93,9 @@ impl Driver {
         self.store.empty_trash(&watch)
     }
 
-    /// Bytes and inodes; of what goes at this moment, none.
+    /// Bytes and inodes; of what goes at this moment, none. A layer is not walked for it.
     fn weigh_garbage(&self, garbage: &Garbage) -> (u64, u64) {
-        let recorded = garbage.layer.and_then(|key| self.store.layer_record(&key).ok().flatten());
-        if let Some(record) = recorded {
+        if let Some(record) = self.store.recorded(garbage) {
             return (record.diff_size, record.inodes);
         }
         if matches!(garbage.kind, GarbageKind::Link | GarbageKind::Name) {
