@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Bytes that are handed over at once.
-const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 
 /// How many chunks may wait; with the two in hand, the most memory that is used.
 const WAITING: usize = 4;
@@ -17,14 +17,14 @@ const WAITING: usize = 4;
 /// # Errors
 /// Those of `write`, unless that is only that nobody reads any more; then those of `read`.
 pub(crate) fn between<W: Send, R>(
-    write: impl FnOnce(&mut dyn Write) -> Result<W> + Send,
+    write: impl FnOnce(&mut PipeWriter) -> Result<W> + Send,
     read: impl FnOnce(PipeReader) -> Result<R>,
 ) -> Result<(W, R)> {
     let (mut writer, reader) = pipe();
     let (written, read) = std::thread::scope(|scope| {
         let work = move || {
             let done = write(&mut writer)?;
-            writer.flush().during("hand over", "bytes")?;
+            Write::flush(&mut writer).during("hand over", "bytes")?;
             Ok(done)
         };
         let started = std::thread::Builder::new().spawn_scoped(scope, work);
@@ -50,7 +50,7 @@ pub(crate) fn between<W: Send, R>(
 pub(crate) fn ahead_of<W: Send>(
     out: &mut dyn Write,
     what: &str,
-    write: impl FnOnce(&mut dyn Write) -> Result<W> + Send,
+    write: impl FnOnce(&mut PipeWriter) -> Result<W> + Send,
 ) -> Result<W> {
     let copy = |mut reader: PipeReader| {
         while reader.fill() {
@@ -65,12 +65,37 @@ pub(crate) fn ahead_of<W: Send>(
 fn pipe() -> (PipeWriter, PipeReader) {
     let (full_sender, full) = sync_channel(WAITING);
     let (empty_sender, empty) = channel();
-    let writer = PipeWriter { full: full_sender, empty, chunk: Vec::with_capacity(CHUNK) };
+    let writer = PipeWriter { full: full_sender, empty, chunk: Vec::new() };
     (writer, PipeReader { full, empty: empty_sender, chunk: Vec::new(), at: 0 })
 }
 
+/// What takes bytes by the buffer.
+pub(crate) trait Sink {
+    /// Takes all that is in `buffer`, and leaves it, or another one, empty in its place, with room
+    /// for as much as is handed over at once.
+    fn take(&mut self, buffer: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Hands on what it holds back.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// A writer that takes bytes by the buffer.
+pub(crate) struct Through<'a>(pub(crate) &'a mut dyn Write);
+
+impl Sink for Through<'_> {
+    fn take(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        self.0.write_all(buffer)?;
+        buffer.clear();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// The end that is written to; what is not flushed when it is dropped is lost.
-struct PipeWriter {
+pub(crate) struct PipeWriter {
     full: SyncSender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
@@ -81,18 +106,40 @@ impl Write for PipeWriter {
         let room = CHUNK.saturating_sub(self.chunk.len()).min(bytes.len());
         self.chunk.extend_from_slice(bytes.get(..room).unwrap_or_default());
         if self.chunk.len() >= CHUNK {
-            self.flush()?;
+            Write::flush(self)?;
         }
         Ok(room)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let sent = self.send(&mut chunk);
+        self.chunk = chunk;
+        sent
+    }
+}
+
+impl Sink for PipeWriter {
+    fn take(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        Write::flush(self)?;
+        self.send(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Write::flush(self)
+    }
+}
+
+impl PipeWriter {
+    /// Sends what is in `buffer`, and leaves one that was read before in its place.
+    fn send(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if buffer.is_empty() {
             return Ok(());
         }
-        let mut next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+        let mut next = self.empty.try_recv().unwrap_or_default();
         next.clear();
-        let full = std::mem::replace(&mut self.chunk, next);
+        next.reserve(CHUNK);
+        let full = std::mem::replace(buffer, next);
         self.full.send(full).map_err(|_| io::Error::from_raw_os_error(libc::EPIPE))
     }
 }
@@ -134,7 +181,7 @@ impl Read for PipeReader {
 mod tests {
     use super::*;
 
-    fn failing(_: &mut dyn Write) -> Result<()> {
+    fn failing(_: &mut PipeWriter) -> Result<()> {
         Err(Error::new(ErrorKind::Corrupt, "the writer's reason"))
     }
 
@@ -142,7 +189,7 @@ mod tests {
     fn all_bytes_arrive_in_order() {
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20 * CHUNK + 7] {
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let write = |out: &mut dyn Write| {
+            let write = |out: &mut PipeWriter| {
                 bytes.chunks(77_777).try_for_each(|part| out.write_all(part)).during("write", "t")
             };
             let mut copied = Vec::new();
@@ -154,12 +201,22 @@ mod tests {
                 Ok(read)
             };
             assert!(between(write, whole).unwrap().1 == bytes, "{length}");
+            // The same with buffers given away, behind a byte that was written.
+            let give = |out: &mut PipeWriter| -> Result<()> {
+                out.write_all(b"x").during("write", "t")?;
+                let mut buffer = bytes.clone();
+                Sink::take(out, &mut buffer).during("write", "t")?;
+                assert!(buffer.is_empty());
+                Ok(())
+            };
+            let (_, read) = between(give, whole).unwrap();
+            assert!(read.strip_prefix(b"x") == Some(&bytes), "{length}");
         }
     }
 
     #[test]
     fn the_reason_of_either_side_is_told() {
-        let much = |out: &mut dyn Write| {
+        let much = |out: &mut PipeWriter| {
             (0..100).try_for_each(|_| out.write_all(&[7; CHUNK])).during("write", "t")
         };
         let refuse = |_: PipeReader| -> Result<()> {

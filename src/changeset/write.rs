@@ -8,7 +8,7 @@ use super::tar_writer::TarWriter;
 use super::walk;
 use crate::error::Result;
 use crate::format::lookup::Stack;
-use crate::pipe;
+use crate::pipe::{self, Sink};
 use crate::sys::Dir;
 use crate::watch::Watch;
 
@@ -40,7 +40,7 @@ pub(crate) fn write_diff(
 pub(crate) fn pack_diff(
     upper: &Dir,
     below: &Stack,
-    out: &mut dyn Write,
+    out: &mut dyn Sink,
     options: &DiffOptions,
     subject: &str,
     watch: &Watch<'_>,

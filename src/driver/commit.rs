@@ -1,7 +1,6 @@
 //! A container's changes as one more layer, and an image with it on top.
 
-use std::io::{Read, Write};
-
+use std::io::Read;
 use super::Driver;
 use super::compose::Below;
 use super::container::Base;
@@ -11,7 +10,7 @@ use crate::changeset::{self, DiffOptions};
 use crate::error::Result;
 use crate::image::{Commit, ConfigChanges, Reference, commit_config};
 use crate::inode::Timestamp;
-use crate::pipe;
+use crate::pipe::{self, PipeWriter};
 use crate::store::Retention;
 use crate::watch::Watch;
 
@@ -176,7 +175,7 @@ impl Driver {
         &self,
         expected: Expected<'_>,
         watch: Watch<'_>,
-        write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+        write: impl FnOnce(&mut PipeWriter) -> Result<()> + Send,
     ) -> Result<Unpacked> {
         pipe::between(write, |reader| self.unpack(reader, expected, watch)).map(|(_, read)| read)
     }
