@@ -1,6 +1,7 @@
 //! A container's changes as one more layer, and an image with it on top.
 
 use std::io::Read;
+
 use super::Driver;
 use super::compose::Below;
 use super::container::Base;
