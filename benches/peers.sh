@@ -292,7 +292,7 @@ done
 version() { "$@" 2>/dev/null | grep -o '[0-9][0-9]*\.[0-9][0-9.]*' | head -1; }
 echo "$(wc -l <"$place/blobs") layers, $(du -sm "$layout" | cut -f1) MB compressed; $changed changed" \
   "files; medians of $runs interleaved runs; $(nproc) processors, Linux $(uname -r)," \
-  "$(findmnt -nT "$place" -o FSTYPE)"
+  "$(stat -f -c %T "$place")"
 for peer in podman buildah skopeo umoci containerd bsdtar tar fuse-overlayfs; do
   if wanted "$peer"; then printf '%s %s; ' "$peer" "$(version "$peer" --version)"; fi
 done
