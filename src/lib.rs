@@ -98,6 +98,7 @@ mod inode;
 mod layer_path;
 mod namespace;
 mod percent;
+mod pipe;
 mod watch;
 
 mod format;

@@ -2,7 +2,7 @@
 //! a tree and out of one.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::ops::Range;
 
 use super::acl;
@@ -16,6 +16,7 @@ use crate::compression::Compression;
 use crate::error::{Context, Error, Result, Subject};
 use crate::inode::{FileKind, Inode};
 use crate::layer_path::LayerPath;
+use crate::pipe::Sink;
 use crate::watch::Watch;
 
 /// A file with all that is known of it but its content.
@@ -40,7 +41,7 @@ pub(crate) trait Pieces {
 pub(crate) struct ArchiveWriter<'a>(TarWriter<'a>);
 
 impl<'a> ArchiveWriter<'a> {
-    pub(crate) fn new(out: &'a mut dyn Write, watch: &'a Watch<'a>, subject: &'a str) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Sink, watch: &'a Watch<'a>, subject: &'a str) -> Self {
         Self(TarWriter::new(out, watch, subject))
     }
 

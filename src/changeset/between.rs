@@ -15,6 +15,7 @@ use super::walk::{self, At, Deletions, Visitor};
 use crate::error::Result;
 use crate::format::lookup::{Found, MergedDir, Stack};
 use crate::layer_path::LayerPath;
+use crate::pipe;
 use crate::sys::dir::SysResult;
 use crate::watch::Watch;
 
@@ -53,10 +54,12 @@ pub(crate) fn write_between(
 ) -> Result<DiffSummary> {
     let links = BrokenLinks::find(old, new, watch)?;
     let options = DiffOptions { view: View::Pruned, ..options.clone() };
-    let tar = TarWriter::new(out, watch, subject);
-    let mut packer = Packer::new(tar, &options, new.namespace());
-    walk::between(old, new, &links, &mut packer, watch)?;
-    packer.finish()
+    pipe::ahead_of(out, "changeset", |out| {
+        let tar = TarWriter::new(out, watch, subject);
+        let mut packer = Packer::new(tar, &options, new.namespace());
+        walk::between(old, new, &links, &mut packer, watch)?;
+        packer.finish()
+    })
 }
 
 /// Files of several names of which one is new or was another file before: then none of their names

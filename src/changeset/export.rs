@@ -8,6 +8,7 @@ use super::tar_writer::TarWriter;
 use super::walk;
 use crate::error::Result;
 use crate::format::lookup::Stack;
+use crate::pipe;
 use crate::watch::Watch;
 
 /// Writes the tree that the layers of `stack` show, an UpperDir among them or not, without any
@@ -24,8 +25,10 @@ pub(crate) fn export(
     subject: &str,
     watch: &Watch<'_>,
 ) -> Result<DiffSummary> {
-    let tar = TarWriter::new(out, watch, subject);
-    let mut packer = Packer::new(tar, options, stack.namespace());
-    walk::stack(stack, &mut packer, watch)?;
-    packer.finish()
+    pipe::ahead_of(out, "changeset", |out| {
+        let tar = TarWriter::new(out, watch, subject);
+        let mut packer = Packer::new(tar, options, stack.namespace());
+        walk::stack(stack, &mut packer, watch)?;
+        packer.finish()
+    })
 }

@@ -24,6 +24,7 @@ use crate::fuzz_bed::{Scratch, listing, mend_checksums};
 use crate::inode::FileKind;
 use crate::layer_path::LayerPath;
 use crate::namespace::Namespace;
+use crate::pipe::Through;
 use crate::sys::Dir;
 use crate::watch::Watch;
 
@@ -180,7 +181,8 @@ fn survives(entry: &Entry) {
         return;
     }
     let (mut tar, watch) = (Vec::new(), Watch::new());
-    let mut writer = TarWriter::new(&mut tar, &watch, "fuzz");
+    let mut out = Through(&mut tar);
+    let mut writer = TarWriter::new(&mut out, &watch, "fuzz");
     if writer.entry(&path, &entry.inode).is_err() {
         // What no changeset of this crate holds.
         return;

@@ -69,6 +69,8 @@ pub(crate) use shadowed::{Shadowed, shadowed};
 pub use split::reassemble;
 pub(crate) use variant::{VariantOptions, assumptions_hold, resolve};
 pub(crate) use verify::{Contents, Difference, VerifyOptions, verify};
+#[cfg(feature = "image")]
+pub(crate) use write::pack_diff;
 pub(crate) use write::write_diff;
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //! Source: POSIX.1-2017 pax; `SCHILY.xattr.` is star's, which Go, GNU tar and libarchive read too.
 
 use std::fs::File;
-use std::io::Write;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tar::EntryType;
 
@@ -18,17 +18,18 @@ use super::tar_header::{Entry, extended_header};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::inode::{Device, FileKind, Inode, Timestamp};
 use crate::layer_path::LayerPath;
+use crate::pipe::{CHUNK, Sink};
 use crate::sys::copy;
 use crate::watch::{Phase, Progress, Watch};
 
 const BLOCK: usize = 512;
 
 /// How much is gathered before it is handed on.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = CHUNK;
 
 /// Takes entries and writes them to `out`.
 pub(super) struct TarWriter<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn Sink,
     buffer: Vec<u8>,
     /// Bytes handed on so far.
     written: u64,
@@ -39,7 +40,7 @@ pub(super) struct TarWriter<'a> {
 
 impl<'a> TarWriter<'a> {
     /// An empty archive; `subject` is what observers are told that is being packed.
-    pub(super) fn new(out: &'a mut dyn Write, watch: &'a Watch<'a>, subject: &'a str) -> Self {
+    pub(super) fn new(out: &'a mut dyn Sink, watch: &'a Watch<'a>, subject: &'a str) -> Self {
         Self { out, buffer: Vec::with_capacity(BUFFER), written: 0, entries: 0, watch, subject }
     }
 
@@ -185,15 +186,11 @@ impl<'a> TarWriter<'a> {
                 self.hand_on()?;
             }
             let filled = self.buffer.len();
-            let room = (BUFFER - filled).min(usize::try_from(end - at).unwrap_or(BUFFER));
-            self.buffer.resize(filled + room, 0);
-            let target = self.buffer.get_mut(filled..).unwrap_or_default();
-            let read = match rustix::io::pread(file, target, at) {
-                Err(Errno::INTR) => {
-                    self.buffer.truncate(filled);
-                    continue;
-                }
-                other => other.during("read file", path)?,
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            // As much as there is room for, so that nothing has to be cleared first.
+            let read = match rustix::io::pread(file, spare_capacity(&mut self.buffer), at) {
+                Err(Errno::INTR) => continue,
+                other => other.during("read file", path)?.min(left),
             };
             self.buffer.truncate(filled + read);
             if read == 0 {
@@ -235,9 +232,8 @@ impl<'a> TarWriter<'a> {
     }
 
     fn hand_on(&mut self) -> Result<()> {
-        self.out.write_all(&self.buffer).during("write", "changeset")?;
         self.written += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.out.take(&mut self.buffer).during("write", "changeset")?;
         self.report()
     }
 

@@ -8,6 +8,7 @@ use super::tar_writer::TarWriter;
 use super::walk;
 use crate::error::Result;
 use crate::format::lookup::Stack;
+use crate::pipe::{self, Sink};
 use crate::sys::Dir;
 use crate::watch::Watch;
 
@@ -19,6 +20,8 @@ use crate::watch::Watch;
 /// is the file, the others are hard links. overlayfs's own attributes are left out, as are SELinux,
 /// Smack and EVM attributes and those that only one file system knows.
 ///
+/// Files are read on a thread of its own, while the caller's writes what was read before.
+///
 /// # Errors
 /// Where a file may not be read, vanishes or changes while it is read; names that begin with
 /// `.wh.`; where a mark leads elsewhere and `below` refuses redirects; where `out` fails.
@@ -26,6 +29,18 @@ pub(crate) fn write_diff(
     upper: &Dir,
     below: &Stack,
     out: &mut dyn Write,
+    options: &DiffOptions,
+    subject: &str,
+    watch: &Watch<'_>,
+) -> Result<DiffSummary> {
+    pipe::ahead_of(out, "changeset", |out| pack_diff(upper, below, out, options, subject, watch))
+}
+
+/// As [`write_diff`], on the caller's thread alone.
+pub(crate) fn pack_diff(
+    upper: &Dir,
+    below: &Stack,
+    out: &mut dyn Sink,
     options: &DiffOptions,
     subject: &str,
     watch: &Watch<'_>,

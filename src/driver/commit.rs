@@ -1,6 +1,6 @@
 //! A container's changes as one more layer, and an image with it on top.
 
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::Read;
 
 use super::Driver;
 use super::compose::Below;
@@ -8,9 +8,10 @@ use super::container::Base;
 use super::layer::{Expected, Unpacked};
 use super::load::LoadedImage;
 use crate::changeset::{self, DiffOptions};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Commit, ConfigChanges, Reference, commit_config};
 use crate::inode::Timestamp;
+use crate::pipe::{self, PipeWriter};
 use crate::store::Retention;
 use crate::watch::Watch;
 
@@ -80,7 +81,7 @@ impl Driver {
             let (stack, diff) = (&below.stack, &options.diff);
             let expected = Expected { subject: container, ..Expected::default() };
             let unpacked = self.pipe(expected, watch, |out| {
-                changeset::write_diff(&upper, stack, out, diff, container, &watch).map(drop)
+                changeset::pack_diff(&upper, stack, out, diff, container, &watch).map(drop)
             })?;
             Ok((parent, unpacked))
         })?;
@@ -173,36 +174,15 @@ impl Driver {
         Ok(name)
     }
 
-    /// Unpacks a changeset that `write` writes. It goes through a pipe: nothing of it is kept
-    /// anywhere else.
+    /// Unpacks a changeset that `write` writes meanwhile, on a thread of its own: nothing of it is
+    /// kept anywhere else.
     pub(super) fn pipe(
         &self,
         expected: Expected<'_>,
         watch: Watch<'_>,
-        write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+        write: impl FnOnce(&mut PipeWriter) -> Result<()> + Send,
     ) -> Result<Unpacked> {
-        let (reader, writer) = std::io::pipe().during("create", "pipe")?;
-        let (written, unpacked) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| -> Result<()> {
-                let mut out = BufWriter::with_capacity(256 << 10, writer);
-                write(&mut out)?;
-                out.flush().during("write", "changeset")
-            });
-            let unpacked = self.unpack(BufReader::new(reader), expected, watch);
-            (writer.join(), unpacked)
-        });
-        // Where the writer fails the reader sees a changeset that is cut off.
-        let written = written.unwrap_or_else(|_| {
-            Err(Error::new(crate::ErrorKind::Io, "the thread that writes the changeset died"))
-        });
-        match (written, unpacked) {
-            (Ok(()), unpacked) => unpacked,
-            (Err(error), Ok(_)) => Err(error),
-            // A writer whose reader went away knows no more than that.
-            (Err(error), Err(other)) => {
-                Err(if error.raw_os_error() == Some(libc::EPIPE) { other } else { error })
-            }
-        }
+        pipe::between(write, |reader| self.unpack(reader, expected, watch)).map(|(_, read)| read)
     }
 
     /// The config of an image whose layers were applied one at a time.

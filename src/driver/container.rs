@@ -160,10 +160,10 @@ impl Driver {
         Ok(container(&record, mounted.last()))
     }
 
-    /// Removes a container with all that was changed in it, and frees the space.
+    /// Removes a container with all that was changed in it.
     ///
-    /// It is gone in one step; where its files cannot be deleted now, opening the store again frees
-    /// the space.
+    /// It is gone in one step; where little was changed its space is back as well, else
+    /// [`empty_trash`](Self::empty_trash) frees it.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted, or another process is busy with it.
@@ -190,12 +190,6 @@ impl Driver {
                 .hint("unmount it first, where it is mounted: umount"));
         }
         self.store.remove_broken_container(&id)
-    }
-
-    /// Frees the space of what was removed, if that is done at once; else it is left to those who
-    /// come later, and to [`gc`](Self::gc).
-    pub(super) fn empty_trash(&self, watch: Watch<'_>) -> Result<()> {
-        self.store.empty_trash_briefly(&watch).map(drop)
     }
 
     /// A container, held alone.

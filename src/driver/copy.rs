@@ -15,6 +15,7 @@ use crate::changeset::{ApplyLimits, ArchiveWriter, read_archive};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::merged::Tree;
+use crate::pipe::Through;
 use crate::watch::Watch;
 
 use place::{HostPlace, Place, TreePlace};
@@ -190,7 +191,8 @@ pub fn copy(
 
 fn pack(found: Source<'_>, out: &mut dyn Write, watch: &Watch<'_>) -> Result<CopySummary> {
     let mut summary = CopySummary::default();
-    let mut writer = ArchiveWriter::new(out, watch, "archive");
+    let mut out = Through(out);
+    let mut writer = ArchiveWriter::new(&mut out, watch, "archive");
     let top = match found.root() {
         Some(Root { contents: false, name: Some(name), .. }) => LayerPath::root().join(name),
         _ => LayerPath::root(),

@@ -40,9 +40,9 @@ pub struct CollectedItem {
     pub kind: GarbageKind,
     /// Its place in the store: `layers/KEY`, `trash/…`.
     pub place: String,
-    /// Bytes in its files.
+    /// Bytes in its files; of a layer, when it was whole.
     pub size: u64,
-    /// Files, directories and other inodes.
+    /// Files, directories and other inodes; of a layer, when it was whole.
     pub inodes: u64,
 }
 
@@ -79,10 +79,23 @@ impl Driver {
         Ok(collected)
     }
 
-    /// Bytes and inodes; of what goes at this moment, none.
+    /// Deletes what was removed before, and gives back how many objects that were: when it returns,
+    /// their space is back. Several threads do it where there is much.
+    ///
+    /// Removing containers, images and layers only takes them out of sight and deletes what takes
+    /// no time. The rest goes bit by bit with each later removal and opening of the store, with
+    /// [`gc`](Self::gc), or by this, which may run on any thread, also while the store is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what the file system answers; what
+    /// is left is deleted another time.
+    pub fn empty_trash(&self, watch: Watch<'_>) -> Result<u64> {
+        self.store.empty_trash(&watch)
+    }
+
+    /// Bytes and inodes; of what goes at this moment, none. A layer is not walked for it.
     fn weigh_garbage(&self, garbage: &Garbage) -> (u64, u64) {
-        let recorded = garbage.layer.and_then(|key| self.store.layer_record(&key).ok().flatten());
-        if let Some(record) = recorded {
+        if let Some(record) = self.store.recorded(garbage) {
             return (record.diff_size, record.inodes);
         }
         if matches!(garbage.kind, GarbageKind::Link | GarbageKind::Name) {

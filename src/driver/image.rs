@@ -161,7 +161,7 @@ impl Driver {
     /// Takes a name from an image; with its last name goes the image, and with the image each layer
     /// that nothing else uses.
     ///
-    /// It is gone in one step; where the rest is cancelled, opening the store again frees the space.
+    /// It is gone in one step, however big it is; [`empty_trash`](Self::empty_trash) frees the space.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, or a mount that
@@ -177,8 +177,9 @@ impl Driver {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {}
             Err(error) => return Err(error),
         }
+        watch.check()?;
         let removed = self.store.remove_image(image)?;
-        self.empty_trash(watch)?;
+        self.store.empty_trash_briefly()?;
         Ok(removed)
     }
 }

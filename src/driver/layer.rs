@@ -117,13 +117,16 @@ impl Driver {
 
     /// Removes a chain that was applied on its own, and its layer where nothing else uses it.
     ///
+    /// It is gone in one step, however big it is; [`empty_trash`](Self::empty_trash) frees the space.
+    ///
     /// # Errors
     /// [`ErrorKind::InUse`] where a container, an image or another chain stands on it, which the
     /// message names, or a mount that something else made shows a layer of it.
     pub fn remove_layer(&self, chain: &ChainId, watch: Watch<'_>) -> Result<()> {
         self.refuse_shown(chain, &format!("chain {chain}"))?;
+        watch.check()?;
         self.store.remove_chain(chain)?;
-        self.empty_trash(watch)
+        self.store.empty_trash_briefly().map(drop)
     }
 
     /// The stack that a person calls `text`: its chain ID, or the beginning of it, which no other

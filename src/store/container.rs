@@ -18,7 +18,6 @@ use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::lock::Mode;
-use crate::sys::remove::remove_tree;
 use crate::sys::{Dir, random};
 
 /// What a container stands on.
@@ -482,7 +481,7 @@ impl Store {
             let _ = dir.remove_dir(name);
         }
         match top.remove_dir(trash.as_bytes()) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => remove_tree(top, trash.as_bytes()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => self.delete_briefly(trash),
             other => other,
         }
         .during("delete", &self.at(&[TRASH, trash]))

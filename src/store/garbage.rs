@@ -7,8 +7,10 @@ use rustix::io::Errno;
 use super::Store;
 use super::hold::{Attempt, Held, patience};
 use super::layout::{
-    CHAINS, CONTAINER_NAMES, IMAGES, LAYERS, LayerKey, NAMES, Object, PINNED, STAGING, TRASH, USERS,
+    CHAINS, CONTAINER_NAMES, IMAGES, LAYER_FILE, LAYERS, NAMES, Object, PINNED, STAGING, TRASH,
+    USERS,
 };
+use super::record::LayerRecord;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, ErrorKind, Result, Subject};
 use crate::layer_path::LayerPath;
@@ -23,8 +25,6 @@ pub(crate) struct Garbage {
     /// Its place in the store: `layers/KEY`, `trash/…`.
     pub(crate) place: String,
     object: Option<Object>,
-    /// The layer directory, where it is one.
-    pub(crate) layer: Option<LayerKey>,
 }
 
 /// What kind of thing nothing refers to.
@@ -116,6 +116,19 @@ impl Store {
         self.empty_trash(watch).map(drop)
     }
 
+    /// What was written down of it, where it is a layer, or was one.
+    pub(crate) fn recorded(&self, garbage: &Garbage) -> Option<LayerRecord> {
+        let object = match (garbage.kind, garbage.place.rsplit_once('/')) {
+            (GarbageKind::Layer, _) => garbage.object,
+            (GarbageKind::Trash, Some((_, name))) => Object::from_tag(name),
+            _ => None,
+        };
+        let object = object.filter(|object| matches!(object, Object::Layer(_)))?;
+        let path = LayerPath::parse(garbage.place.as_bytes()).ok()?;
+        let dir = self.dir().descend(&path).ok()?;
+        self.read_record_in(&dir, object, LAYER_FILE).ok().flatten()
+    }
+
     /// Whether it is still there.
     pub(crate) fn has(&self, garbage: &Garbage) -> bool {
         self.dir().stat_if_exists(garbage.place.as_bytes()).is_ok_and(|stat| stat.is_some())
@@ -173,7 +186,6 @@ impl Store {
                 kind: GarbageKind::Link,
                 place: format!("{place}/{name}/users/{}", link.shown()),
                 object: Some(object),
-                layer: None,
             });
         }
         Ok(())
@@ -184,7 +196,6 @@ impl Store {
             kind: GarbageKind::Name,
             place: format!("{place}/{}", name.shown()),
             object,
-            layer: None,
         };
         for entry in self.top(NAMES).sorted_entries().during("list", &self.at(&[NAMES]))? {
             match self.read_name(&entry.name) {
@@ -227,7 +238,7 @@ impl Store {
                 };
                 if is_free {
                     let place = format!("{place}/{}", entry.name.shown());
-                    found.push(Garbage { kind, place, object: None, layer: None });
+                    found.push(Garbage { kind, place, object: None });
                 }
             }
         }
@@ -246,11 +257,11 @@ struct Links {
 
 impl Garbage {
     fn object(object: Object) -> Self {
-        let (kind, layer) = match object {
-            Object::Layer(key) => (GarbageKind::Layer, Some(key)),
-            _ => (GarbageKind::Chain, None),
+        let kind = match object {
+            Object::Layer(_) => GarbageKind::Layer,
+            _ => GarbageKind::Chain,
         };
         let place = format!("{}/{}", object.place(), object.name());
-        Self { kind, place, object: Some(object), layer }
+        Self { kind, place, object: Some(object) }
     }
 }

@@ -1,7 +1,7 @@
 //! Cleaning up: what makers that died have left in staging, and what was removed.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, RenameFlags};
@@ -16,41 +16,71 @@ use super::record::ContainerRecord;
 use crate::error::{Context, Result};
 use crate::sys::dir::{DirEntry, Kind, SysResult};
 use crate::sys::lock::{Lock, Mode};
+use crate::sys::remove::{Pace, Threads};
 use crate::sys::{Dir, random, remove};
 use crate::watch::Watch;
 
 /// How long opening a store, or removing something, deletes what was removed.
-const BRIEFLY: Duration = Duration::from_millis(20);
+const BRIEFLY: Duration = Duration::from_micros(500);
 
-/// As many directories are deleted however long it takes, so that of something small nothing stays.
-const AT_LEAST: u32 = 128;
+/// As many names are deleted however long it takes, so that of something small nothing stays.
+const AT_LEAST: u32 = 64;
+
+/// The time that those who did not ask for it spend on deleting.
+#[derive(Debug)]
+struct Brief {
+    end: Instant,
+    names: AtomicU32,
+}
+
+impl Brief {
+    fn begin() -> Self {
+        Self { end: Instant::now() + BRIEFLY, names: AtomicU32::new(0) }
+    }
+
+    /// Whether one more name may be deleted.
+    fn goes_on(&self) -> bool {
+        self.names.fetch_add(1, Ordering::Relaxed) < AT_LEAST || Instant::now() < self.end
+    }
+}
 
 impl Store {
     /// Deletes what was removed, and gives back how many objects that were; what another process
-    /// deletes at this moment is left to it.
+    /// deletes at this moment is left to it. Several threads do it where there is much.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) between two objects where `watch`
-    /// says so. Where one object cannot be deleted the others are, and the first error is given.
-    /// Nothing is deleted through a mount: what holds one stays in the trash.
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) where `watch` says so; what is left is
+    /// deleted another time. Where one object cannot be deleted the others are, and the first error
+    /// is given. Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
-        self.empty_trash_while(watch, &|| true)
+        let go_on = || watch.check().is_ok();
+        let deleted = self.empty_trash_at(Pace { go_on: &go_on, threads: Threads::Many })?;
+        watch.check().map(|()| deleted)
     }
 
-    /// As [`empty_trash`](Self::empty_trash), but for no longer than a person notices; what is left
-    /// is deleted by those who come later, or by a collection.
+    /// As [`empty_trash`](Self::empty_trash), but for no longer than anybody notices: about half a
+    /// millisecond. What is left is deleted by those who come later, or by a collection.
     ///
     /// # Errors
     /// As [`empty_trash`](Self::empty_trash); that something is left is no error.
-    pub fn empty_trash_briefly(&self, watch: &Watch<'_>) -> Result<u64> {
-        let (end, asked) = (Instant::now() + BRIEFLY, Cell::new(0));
-        self.empty_trash_while(watch, &|| {
-            asked.set(asked.get() + 1);
-            asked.get() <= AT_LEAST || Instant::now() < end
-        })
+    pub fn empty_trash_briefly(&self) -> Result<u64> {
+        let brief = Brief::begin();
+        self.empty_trash_at(Pace { go_on: &|| brief.goes_on(), threads: Threads::One })
     }
 
-    fn empty_trash_while(&self, watch: &Watch<'_>, go_on: &dyn Fn() -> bool) -> Result<u64> {
+    /// Deletes one object in the trash, which is held, as [`empty_trash_briefly`] would.
+    ///
+    /// [`empty_trash_briefly`]: Self::empty_trash_briefly
+    pub(super) fn delete_briefly(&self, name: &str) -> SysResult<()> {
+        let brief = Brief::begin();
+        let pace = Pace { go_on: &|| brief.goes_on(), threads: Threads::One };
+        match remove::remove_tree_at(self.top(TRASH), name.as_bytes(), pace) {
+            Err(Errno::CANCELED) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn empty_trash_at(&self, pace: Pace<'_>) -> Result<u64> {
         self.writable()?;
         let (mut count, mut failed, mut seen) = (0, None, BTreeSet::new());
         loop {
@@ -61,11 +91,10 @@ impl Store {
                 return failed.map_or(Ok(count), Err);
             }
             for entry in entries {
-                watch.check()?;
-                if !go_on() {
+                if !(pace.go_on)() {
                     return failed.map_or(Ok(count), Err);
                 }
-                match self.delete_trash(&entry, go_on) {
+                match self.delete_trash(&entry, pace) {
                     Ok(deleted) => count += u64::from(deleted),
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -77,7 +106,7 @@ impl Store {
     /// not keep anybody from using the store.
     pub(super) fn sweep(&self) {
         self.sweep_staging();
-        let _ = self.empty_trash_briefly(&Watch::new());
+        let _ = self.empty_trash_briefly();
     }
 
     /// Takes away what makers that died have left.
@@ -134,7 +163,7 @@ impl Store {
             .during("move to the trash", &place)
     }
 
-    fn delete_trash(&self, entry: &DirEntry, go_on: &dyn Fn() -> bool) -> Result<bool> {
+    fn delete_trash(&self, entry: &DirEntry, pace: Pace<'_>) -> Result<bool> {
         let (trash, name) = (self.top(TRASH), String::from_utf8_lossy(&entry.name));
         let place = self.at(&[TRASH, &name]).to_string();
         let attempt = Held::attempt(trash, &entry.name, Mode::Exclusive);
@@ -152,7 +181,7 @@ impl Store {
             // Whoever removed it may have died before it came to this.
             self.unlink(object, held.dir())?;
         }
-        match remove::remove_tree_while(trash, &entry.name, go_on) {
+        match remove::remove_tree_at(trash, &entry.name, pace) {
             Err(Errno::CANCELED) => Ok(false),
             other => other.map(|()| true).during("delete", &place),
         }

@@ -273,18 +273,12 @@ impl Dir {
             }
             other => other?,
         };
-        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
-        let mut reader = RawDir::new(fd, &mut buffer);
-        let mut entries = Vec::new();
-        while let Some(entry) = reader.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                let kind = Kind::from(entry.file_type());
-                entries.push(DirEntry { name: name.into(), kind, ino: entry.ino() });
-            }
-        }
-        Ok(entries)
+        list(fd.as_fd())
+    }
+
+    /// As [`entries`](Self::entries), once and for a handle that nobody else reads.
+    pub(crate) fn entries_of_own(&self) -> SysResult<Vec<DirEntry>> {
+        list(self.0.as_fd())
     }
 
     /// The names in this directory, sorted by bytes.
@@ -342,6 +336,22 @@ impl From<FileType> for Kind {
             FileType::Unknown => Self::Unknown,
         }
     }
+}
+
+/// The names in a directory from where its descriptor stands.
+fn list(fd: BorrowedFd<'_>) -> SysResult<Vec<DirEntry>> {
+    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut reader = RawDir::new(fd, &mut buffer);
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let kind = Kind::from(entry.file_type());
+            entries.push(DirEntry { name: name.into(), kind, ino: entry.ino() });
+        }
+    }
+    Ok(entries)
 }
 
 /// `openat(2)`, again where a signal came in between: FUSE and network file systems wait.

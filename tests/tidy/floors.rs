@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("error", 0),
     ("percent", 0),
     ("finding", 0),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 22] = [
     ("id_map", 1),
     ("watch", 1),
     ("compression", 1),
+    ("pipe", 1),
     ("sys", 2),
     ("format", 3),
     ("fuzz_bed", 3),

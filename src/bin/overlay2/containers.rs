@@ -13,6 +13,7 @@ use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Re
 use crate::output::{Output, Target, short};
 use crate::progress::Bars;
 use crate::style::{ids, time};
+use crate::upkeep::free_space;
 use crate::{Failure, each};
 
 pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(), Failure> {
@@ -128,12 +129,13 @@ pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
 }
 
 pub(crate) fn remove(driver: &Driver, out: &Output, remove: &Remove) -> Result<(), Failure> {
-    done(out, &remove.containers, |name| {
+    let removed = done(out, &remove.containers, |name| {
         if remove.force && driver.container(name)?.mounted.is_some() {
             driver.unmount(name)?;
         }
         Ok(driver.remove_container(name, Watch::new())?)
-    })
+    });
+    free_space(driver, removed)
 }
 
 /// Does something to each container and prints the names of those for which it was done.

@@ -13,6 +13,7 @@ use crate::layers::input;
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
 use crate::style::{command, time};
+use crate::upkeep::free_space;
 use crate::{Failure, each};
 
 pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Failure> {
@@ -185,5 +186,5 @@ pub(crate) fn remove(driver: &Driver, out: &Output, images: &[String]) -> Result
     if result.is_ok() || !lines.is_empty() {
         out.lines(&values, &lines)?;
     }
-    result
+    free_space(driver, result)
 }

@@ -8,6 +8,7 @@ use overlay2::{Driver, Watch};
 use crate::args::upkeep::Layer;
 use crate::output::{Output, short, size};
 use crate::progress::Bars;
+use crate::upkeep::free_space;
 use crate::{Failure, each};
 
 /// A file to read; standard input for `-`.
@@ -71,7 +72,7 @@ pub(crate) fn run(driver: &Driver, out: &Output, layer: &Layer) -> Result<(), Fa
             if result.is_ok() || !removed.is_empty() {
                 out.lines(&removed, &removed)?;
             }
-            result
+            free_space(driver, result)
         }
     }
 }

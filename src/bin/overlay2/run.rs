@@ -69,7 +69,9 @@ pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
     let ran = in_container(driver, &runtime, &container.id, &options, &process);
     let removed = match run.keep && ran.is_ok() {
         true => Ok(()),
-        false => driver.remove_container(&container.id, Watch::new()),
+        false => driver
+            .remove_container(&container.id, Watch::new())
+            .and_then(|()| driver.empty_trash(Watch::new()).map(drop)),
     };
     match (ran, removed) {
         (Ok(status), removed) => {

@@ -71,3 +71,10 @@ fn table(findings: &[Finding]) -> Vec<Vec<String>> {
     };
     findings.iter().map(row).collect()
 }
+
+/// Deletes what was removed, once that was told: whoever types a command wants the space back, and
+/// a store that nobody opens again would keep it. Where it is stopped, others go on later.
+pub(crate) fn free_space(driver: &Driver, removed: Result<(), Failure>) -> Result<(), Failure> {
+    let emptied = driver.empty_trash(Watch::new());
+    removed.and(Ok(emptied.map(drop)?))
+}

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
 use super::*;
+use crate::changeset::write::pack_diff;
 use crate::inode::Timestamp;
+use crate::pipe::Through;
 
 fn nothing() -> Stack {
     Stack::new(Vec::new(), Namespace::User, Redirects::Refuse)
@@ -199,8 +201,10 @@ fn e65_what_changes_while_it_is_read_is_an_error_by_name() {
         let upper = make(temporary.path(), "upper", &["g=1"]);
         let file = upper.open(b"f", OFlags::CREATE | OFlags::RDWR, 0o644).unwrap();
         file.write_all_at(&vec![7; 1 << 20], 0).unwrap();
-        let mut out = Meddler(&upper, how);
-        let error = write_diff(&upper, &nothing(), &mut out, &never(), "t", &Watch::new());
+        let mut meddler = Meddler(&upper, how);
+        // On one thread, so that what is read comes behind what was written.
+        let mut out = Through(&mut meddler);
+        let error = pack_diff(&upper, &nothing(), &mut out, &never(), "t", &Watch::new());
         assert_eq!(error.unwrap_err().to_string(), expected, "{how}");
     }
 }
