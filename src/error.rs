@@ -39,6 +39,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// It is used by something else, which the message names.
     InUse,
+    /// It is not in the state that this needs: not active, not committed, not mounted.
+    WrongState,
     /// What the caller passed makes no sense: a malformed name, digest or option.
     InvalidInput,
     /// Data read from outside is malformed: an archive, a manifest, a changeset.

@@ -80,6 +80,7 @@
 //! | `image` | yes | [`image`], and what [`Driver`] does with images |
 //! | `gzip`, `zstd` | yes | layers and archives so compressed |
 //! | `bundle` | no | `bundle`: an OCI runtime's `config.json` for a container |
+//! | `snapshot` | no | `snapshot`: snapshots by name, as containerd's snapshotters keep them |
 //! | `cli` | no | the command `overlay2` |
 //!
 #![cfg_attr(not(feature = "image"), doc = "[guide]: #features")]
@@ -92,6 +93,7 @@
 mod compression;
 mod digest;
 mod error;
+mod file_name;
 mod finding;
 mod id_map;
 mod inode;
@@ -111,6 +113,8 @@ pub mod changeset;
 pub mod image;
 pub mod merged;
 pub mod mount;
+#[cfg(feature = "snapshot")]
+pub mod snapshot;
 pub mod store;
 
 mod driver;

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::Driver;
-use super::usage::weigh;
 use crate::error::Result;
 use crate::layer_path::LayerPath;
 use crate::store::{Garbage, GarbageKind};
+use crate::sys::weigh::weigh;
 use crate::watch::Watch;
 
 /// Whether a collection removes what it finds.
@@ -103,6 +103,7 @@ impl Driver {
         }
         let path = LayerPath::parse(garbage.place.as_bytes());
         let dir = path.ok().and_then(|path| self.store.dir().descend(&path).ok());
-        dir.and_then(|dir| weigh(&dir).ok()).unwrap_or_default()
+        let weight = dir.and_then(|dir| weigh(&dir).ok()).unwrap_or_default();
+        (weight.content, weight.inodes)
     }
 }

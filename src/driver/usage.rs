@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::Driver;
@@ -10,7 +9,7 @@ use crate::digest::ChainId;
 use crate::error::{Context, ErrorKind, Result};
 use crate::store::{LayerKey, LayerRecord};
 use crate::sys::Dir;
-use crate::sys::dir::{SysResult, type_of};
+use crate::sys::weigh::weigh;
 
 /// What the store holds, and the room that it takes.
 #[non_exhaustive]
@@ -63,7 +62,8 @@ impl Driver {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened?,
             };
-            let (size, inodes) = weigh(&upper).during("walk", &self.upper_path(&record.id))?;
+            let weight = weigh(&upper).during("walk", &self.upper_path(&record.id))?;
+            let (size, inodes) = (weight.content, weight.inodes);
             usage.containers.push(UsageRow { name: record.name, size, inodes });
         }
         Ok(usage)
@@ -101,35 +101,4 @@ impl Driver {
         }
         Ok(weight)
     }
-}
-
-/// Bytes and inodes beneath a directory, itself included; a file with several names counts once.
-pub(super) fn weigh(root: &Dir) -> SysResult<(u64, u64)> {
-    let (mut size, mut inodes) = (0, 1);
-    let mut seen = HashSet::new();
-    let mut pending = vec![crate::layer_path::LayerPath::root()];
-    while let Some(path) = pending.pop() {
-        let dir = match root.descend(&path) {
-            Ok(dir) => dir,
-            // Removed meanwhile: containers are alive.
-            Err(rustix::io::Errno::NOENT) => continue,
-            Err(error) => return Err(error),
-        };
-        for entry in dir.entries()? {
-            let Some(stat) = dir.stat_if_exists(&entry.name)? else { continue };
-            if stat.st_nlink > 1
-                && type_of(&stat) != FileType::Directory
-                && !seen.insert((stat.st_dev, stat.st_ino))
-            {
-                continue;
-            }
-            inodes += 1;
-            match type_of(&stat) {
-                FileType::Directory => pending.push(path.join(&entry.name)),
-                FileType::RegularFile => size += u64::try_from(stat.st_size).unwrap_or(0),
-                _ => {}
-            }
-        }
-    }
-    Ok((size, inodes))
 }

@@ -293,7 +293,7 @@ impl Audit<'_> {
                     continue;
                 }
             };
-            if super::layout::encode(&record.name).as_bytes() != &*entry.name {
+            if crate::file_name::encode(&record.name).as_bytes() != &*entry.name {
                 self.add(shown, FindingKind::Record, "its record is that of another name");
                 continue;
             }

@@ -11,10 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::container_name::check_container_name;
-use super::layout::{self, Object, encode};
+use super::layout::{self, Object};
 use super::record::{self, NameRecord, StoreRecord};
 use super::*;
 use crate::digest::{ChainId, Digest};
+use crate::file_name::encode;
 use crate::fuzz_bed::{Input, Scratch};
 
 /// Text as what people call things, and as file names of the store.

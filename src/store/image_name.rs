@@ -6,11 +6,12 @@ use rustix::io::Errno;
 use super::broken::unless_broken;
 use super::hold::{Held, touch, wait_exclusive};
 use super::image::Image;
-use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING, encode};
+use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING};
 use super::record::{self, NameRecord, Unread};
 use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::file_name::encode;
 use crate::sys::dir::SysResult;
 
 /// The most bytes of a name.

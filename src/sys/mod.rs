@@ -22,6 +22,7 @@ pub(crate) mod remove;
 pub(crate) mod subid;
 pub(crate) mod unshare;
 pub(crate) mod userns;
+pub(crate) mod weigh;
 pub(crate) mod xattr;
 
 pub use dir::Dir;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 25] = [
     ("error", 0),
     ("percent", 0),
     ("finding", 0),
@@ -17,10 +17,12 @@ const FLOORS: [(&str, u8); 23] = [
     ("watch", 1),
     ("compression", 1),
     ("pipe", 1),
+    ("file_name", 2),
     ("sys", 2),
     ("format", 3),
     ("fuzz_bed", 3),
     ("changeset", 4),
+    ("snapshot", 4),
     ("store", 4),
     ("mount", 4),
     ("merged", 4),
