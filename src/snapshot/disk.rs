@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -57,6 +58,8 @@ pub(super) struct Disk {
     snapshots: Dir,
     trash: Dir,
     damaged: Dir,
+    /// Held by the one who empties the trash.
+    emptying: Mutex<()>,
     _lock: Lock,
 }
 
@@ -90,6 +93,7 @@ impl Disk {
             snapshots: part("snapshots")?,
             trash: part("trash")?,
             damaged: part("damaged")?,
+            emptying: Mutex::new(()),
             _lock: lock,
         };
         let records = disk.recover()?;
@@ -177,7 +181,9 @@ impl Disk {
         self.durability.sync_file_system(&self.snapshots).during("sync", "snapshots")
     }
 
+    /// Deletes what was removed, one caller after the other.
     pub(super) fn empty_trash(&self) -> Result<()> {
+        let _alone = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = Ok(());
         for entry in self.trash.entries().during("list", "trash")? {
             let removed = remove_tree(&self.trash, &entry.name).during("remove", &*entry.name);

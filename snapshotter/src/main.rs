@@ -1,0 +1,140 @@
+//! `overlay2-snapshotter`: serves snapshots to containerd on a socket, until it is told to end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use overlay2::Durability;
+use overlay2::snapshot::{Snapshots, SnapshotsOptions};
+use overlay2_snapshotter::rpc::snapshots_server::SnapshotsServer;
+use overlay2_snapshotter::service::{Service, tell};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// A snapshotter for containerd, on overlayfs.
+///
+/// containerd finds it by these lines in /etc/containerd/config.toml:
+///
+///   [proxy_plugins.overlay2]
+///     type = "snapshot"
+///     address = "/run/overlay2-snapshotter/overlay2-snapshotter.sock"
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Arguments {
+    /// Where snapshots are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/overlay2-snapshotter")]
+    root: PathBuf,
+    /// The socket on which it is asked.
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "/run/overlay2-snapshotter/overlay2-snapshotter.sock"
+    )]
+    address: PathBuf,
+    /// What is still there after a power cut.
+    #[arg(long, value_enum, default_value_t = Kept::Full)]
+    durability: Kept,
+    /// An option that each overlay is mounted with, besides its directories; may be repeated.
+    #[arg(long = "mount-option", value_name = "OPTION", default_value = "index=off")]
+    mount_options: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kept {
+    /// All that was reported as done.
+    Full,
+    /// Whatever the kernel had written by then.
+    None,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[expect(clippy::print_stderr, reason = "a service's log is its standard error")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let served = runtime
+        .map_err(|error| format!("start: {error}").into())
+        .and_then(|runtime| runtime.block_on(serve(arguments)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overlay2-snapshotter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Failure> {
+    let mut options = SnapshotsOptions::default();
+    options.durability = match arguments.durability {
+        Kept::Full => Durability::Full,
+        Kept::None => Durability::None,
+    };
+    options.mount_options = arguments.mount_options;
+    let snapshots = Snapshots::open(&arguments.root, &options)?;
+    warn_of_damage(&snapshots)?;
+    let cleaner = snapshots.clone();
+    // What was removed by one that was killed.
+    tokio::task::spawn_blocking(move || tell(&cleaner.cleanup()));
+    let listener = listen(&arguments.address)
+        .map_err(|error| format!("listen on {}: {error}", arguments.address.display()))?;
+    let mut ended = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    notify_ready();
+    let stop = async move {
+        tokio::select! {
+            _ = ended.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    };
+    let service = SnapshotsServer::new(Service::new(snapshots));
+    let server = Server::builder().add_service(service);
+    server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await?;
+    // Whoever comes after makes its own.
+    let _ = std::fs::remove_file(&arguments.address);
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a service's log is its standard error")]
+fn warn_of_damage(snapshots: &Snapshots) -> Result<(), Failure> {
+    for name in snapshots.damaged()? {
+        eprintln!("overlay2-snapshotter: damaged/{name}: a record that could not be read");
+    }
+    Ok(())
+}
+
+/// Listens on the socket, which root alone may use; one that nobody listens on any more goes.
+fn listen(address: &Path) -> std::io::Result<UnixListener> {
+    if let Some(parent) = address.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if std::os::unix::net::UnixStream::connect(address).is_ok() {
+        return Err(std::io::Error::other("somebody listens there already"));
+    }
+    match std::fs::remove_file(address) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(address)?;
+    std::fs::set_permissions(address, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Tells a service manager that waits for it (sd_notify(3)).
+fn notify_ready() {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Ok(own) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        _ => std::os::unix::net::SocketAddr::from_pathname(&socket),
+    };
+    // One that does not wait any more needs no word.
+    let _ = address.and_then(|address| own.send_to_addr(b"READY=1", &address));
+}
