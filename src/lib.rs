@@ -149,7 +149,7 @@ pub use driver::{
     AppliedLayer, Base, CheckLevel, CheckOptions, Collected, CollectedItem, Container,
     ContainerTree, CreateOptions, Driver, DriverOptions, Finding, Findings, GcMode, Hidden,
     HiddenBy, LayerOrigin, LayerSays, LayerSummary, MountPoint, MountedContainer, MountedView,
-    Provenance, ReadTree, TornUpper, Usage, UsageRow,
+    NewFile, Provenance, ReadTree, TornUpper, Usage, UsageRow,
 };
 #[cfg(feature = "image")]
 pub use driver::{

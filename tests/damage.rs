@@ -201,3 +201,39 @@ fn e83_a_container_name_that_is_something_else_hinders_nobody() {
     sandbox!();
     is_no_hindrance(|store| store.root().join("container-names/c"));
 }
+
+#[test]
+fn e83_back_links_that_are_something_else_hinder_nobody_and_cost_nothing() {
+    sandbox!();
+    for place in ["layers", "chains", "images"] {
+        for (what, put) in others() {
+            let (store, layer, _) = tiny();
+            store.ok(["create", "--name", "c", TINY]);
+            let object = fs::read_dir(store.root().join(place)).unwrap().next().unwrap().unwrap();
+            let users = object.path().join("users");
+            fs::remove_dir_all(&users).unwrap();
+            put(&users);
+            let told = format!("{what} as the back links in {place}");
+            let found = store.run(["check", "--quick"]);
+            assert_eq!(found.status, 1, "{told}: {}", found.stderr);
+            // Nothing is taken for unused since it is not known by whom it is used.
+            store.ok(["gc"]);
+            assert!(object.path().exists() && layer.exists(), "{told}");
+            assert_eq!(store.ok(["cat", "c:/etc/motd"]), "hello", "{told}");
+            // It may be a user of a kind that only a newer program knows.
+            let unknown = what == "a directory" && place == "images";
+            let user = if unknown { "something unknown" } else { "container c" };
+            let refused = store.fails(["rmi", TINY]);
+            assert!(refused.contains(user), "{told}: {refused}");
+            store.ok(["rm", "c"]);
+            if unknown {
+                store.fails(["rmi", TINY]);
+                continue;
+            }
+            store.ok(["rmi", TINY]);
+            store.ok(["gc"]);
+            let left = fs::read_dir(store.root().join(place)).unwrap().count();
+            assert_eq!(left, usize::from(what == "a directory"), "{told}");
+        }
+    }
+}

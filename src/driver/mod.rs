@@ -21,6 +21,7 @@ mod layer;
 mod load;
 mod mount;
 mod named;
+mod new_file;
 #[cfg(feature = "image")]
 mod repair;
 #[cfg(feature = "image")]
@@ -44,6 +45,7 @@ pub use layer::{AppliedLayer, LayerSummary};
 #[cfg(feature = "image")]
 pub use load::{LoadOptions, LoadedImage};
 pub use mount::{MountPoint, MountedContainer, MountedView, TornUpper};
+pub use new_file::NewFile;
 #[cfg(feature = "image")]
 pub use repair::{GiveChangeset, RepairFrom, Repaired};
 #[cfg(feature = "image")]

@@ -1,26 +1,17 @@
 //! Images out of the store: each layer's tar written again, byte for byte.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{OFlags, RenameFlags};
-use rustix::io::Errno;
-
-use super::Driver;
+use super::{Driver, NewFile};
 use crate::changeset::reassemble;
 use crate::compression::Compression;
 use crate::digest::DiffId;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     ImageToWrite, LayerSource, Reference, WriteOptions, write_docker_archive, write_oci_tar,
 };
 use crate::store::{LayerKey, LeasedLayer};
-use crate::sys::Dir;
-use crate::sys::dir::SysResult;
 use crate::watch::Watch;
 
 /// The kinds of archive that an image can be saved as.
@@ -93,36 +84,11 @@ impl Driver {
         options: &SaveOptions,
         watch: Watch<'_>,
     ) -> Result<()> {
-        let path = path.as_ref();
         // What is not there to be saved makes no file.
         self.store.find_image(image)?;
-        // A link is written through, and what is no regular file (a pipe, a terminal) written to.
-        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-            let file = std::fs::OpenOptions::new().write(true).open(path).during("open", path)?;
-            let mut out = std::io::BufWriter::with_capacity(256 << 10, file);
-            self.save(image, &mut out, options, watch)?;
-            return out.flush().during("write", path);
-        }
-        let name = path.file_name().ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, format!("{} is no file name", path.display()))
-        })?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let dir = Dir::open_ambient(parent.unwrap_or(Path::new(".")))?;
-        let (file, named) = unnamed(&dir, name).during("create", path)?;
-        let mut out = std::io::BufWriter::with_capacity(256 << 10, file);
-        let written = self.save(image, &mut out, options, watch).and_then(|()| {
-            let file = out.into_inner().map_err(std::io::IntoInnerError::into_error);
-            let file = file.during("write", path)?;
-            let durability = self.store.durability();
-            durability.sync_file(&file).during("sync", path)?;
-            give_name(&dir, &file, name, named).during("rename to", path)?;
-            durability.sync_names(&dir).during("sync directory of", path)
-        });
-        if written.is_err() && named {
-            let _ = dir.remove_file(&temporary_name(name));
-        }
-        written
+        let mut out = NewFile::create(path)?;
+        self.save(image, &mut out, options, watch)?;
+        out.commit(self.store.durability())
     }
 
     fn base_layer(&self, diff_id: &DiffId) -> Result<LeasedLayer> {
@@ -131,46 +97,6 @@ impl Driver {
                 .hint("load the image again")
         })
     }
-}
-
-/// A file to be written, and whether it has a temporary name: where the file system can do without,
-/// nothing is left of one whose writer dies.
-fn unnamed(dir: &Dir, name: &OsStr) -> SysResult<(File, bool)> {
-    match dir.open(b".", OFlags::WRONLY | OFlags::TMPFILE, 0o666) {
-        Ok(file) => Ok((file, false)),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-            Ok((dir.open(&temporary_name(name), flags, 0o666)?, true))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// A name that no other process uses meanwhile.
-fn temporary_name(name: &OsStr) -> Vec<u8> {
-    [b".", name.as_bytes(), format!(".{}.new", std::process::id()).as_bytes()].concat()
-}
-
-/// Gives a file its name, in place of what has it now.
-fn give_name(dir: &Dir, file: &File, name: &OsStr, named: bool) -> SysResult<()> {
-    let (temporary, name) = (temporary_name(name), name.as_bytes());
-    if !named {
-        match dir.link_unnamed(name, file.as_fd()) {
-            Err(Errno::EXIST) => {}
-            other => return other,
-        }
-        // No system call replaces one name by another link: what a writer left that died
-        // between the two goes first.
-        match dir.remove_file(&temporary) {
-            Ok(()) | Err(Errno::NOENT) => dir.link_unnamed(&temporary, file.as_fd())?,
-            Err(error) => return Err(error),
-        }
-    }
-    let renamed = dir.rename(&temporary, dir, name, RenameFlags::empty());
-    if renamed.is_err() {
-        let _ = dir.remove_file(&temporary);
-    }
-    renamed
 }
 
 /// The store's layers as tars.

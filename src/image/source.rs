@@ -6,6 +6,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::retry_on_intr;
 
 use super::document::invalid;
 use super::entry::{ImageEntry, LayerBlob, Place};
@@ -58,15 +59,17 @@ pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Opened> {
 }
 
 fn open_any(path: &Path, options: &ReadOptions) -> Result<Opened> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .during("open", path)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
+    let file = file.during("open", path)?;
     let stat = rustix::fs::fstat(&file).during("stat", path)?;
     let place = match type_of(&stat) {
         FileType::Directory => PlaceOfFiles::Directory(Directory(Dir::from_fd(file))),
         FileType::RegularFile => {
             let mut prefix = [0; 4];
             let file = File::from(file);
-            let count = rustix::io::pread(&file, &mut prefix, 0).during("read", path)?;
+            let count = retry_on_intr(|| rustix::io::pread(&file, &mut prefix, 0));
+            let count = count.during("read", path)?;
             let prefix = prefix.get(..count).unwrap_or_default();
             if Compression::detect(prefix) != Compression::None {
                 return Ok(Opened::Stream(file));

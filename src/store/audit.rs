@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::Store;
 use super::hold::{Attempt, Held};
 use super::layout::{
@@ -11,6 +9,7 @@ use super::layout::{
     IMAGES, INTENT_PREFIX, LAYER_FILE, LAYERS, LayerKey, NAMES, Object, STAGING, UPPER, WORK,
 };
 use super::record::{ChainRecord, ContainerRecord, ImageRecord, LayerRecord};
+use super::users::is_no_directory;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::finding::FindingKind;
@@ -70,17 +69,8 @@ impl Store {
 
     /// Whether anything that exists uses `object`.
     pub(super) fn is_used(&self, object: Object) -> Result<bool> {
-        let name = object.name();
-        let path = crate::LayerPath::parse(name.as_bytes())?.join(super::layout::USERS);
-        let users = match self.top(object.place()).descend(&path).and_then(|dir| dir.entries()) {
-            Ok(users) => users,
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => {
-                return Err(error).during("list", &self.at(&[object.place(), &name, "users"]));
-            }
-        };
-        for user in users {
-            match Object::from_tag(&String::from_utf8_lossy(&user.name)) {
+        for tag in self.back_links_of(object)? {
+            match Object::from_tag(&String::from_utf8_lossy(&tag)) {
                 Some(user) if self.live_name(object, user)?.is_none() => {}
                 // Whoever it is.
                 _ => return Ok(true),
@@ -100,8 +90,10 @@ impl Store {
 
     fn has_link(&self, object: Object, user: Object) -> Result<bool> {
         let path = format!("{}/users/{}", object.name(), user.tag());
-        let found = self.top(object.place()).stat_if_exists(path.as_bytes());
-        Ok(found.during("look at", &path)?.is_some())
+        match self.top(object.place()).stat_if_exists(path.as_bytes()) {
+            Err(error) if is_no_directory(error) => Ok(false),
+            found => Ok(found.during("look at", &path)?.is_some()),
+        }
     }
 }
 

@@ -2,13 +2,10 @@
 
 use std::collections::HashSet;
 
-use rustix::io::Errno;
-
 use super::Store;
 use super::hold::{Attempt, Held, patience};
 use super::layout::{
     CHAINS, CONTAINER_NAMES, IMAGES, LAYER_FILE, LAYERS, NAMES, Object, PINNED, STAGING, TRASH,
-    USERS,
 };
 use super::record::LayerRecord;
 use crate::digest::{ChainId, Digest};
@@ -153,20 +150,11 @@ impl Store {
     }
 
     fn links(&self, object: Object) -> Result<Links> {
-        let name = object.name();
-        let path = LayerPath::parse(name.as_bytes())?.join(USERS);
-        let users = match self.top(object.place()).descend(&path).and_then(|dir| dir.entries()) {
-            Ok(users) => users,
-            Err(Errno::NOENT) => Vec::new(),
-            Err(error) => {
-                return Err(error).during("list", &self.at(&[object.place(), &name, "users"]));
-            }
-        };
         let mut links = Links::default();
-        for entry in users {
-            match Object::from_tag(&String::from_utf8_lossy(&entry.name)) {
+        for tag in self.back_links_of(object)? {
+            match Object::from_tag(&String::from_utf8_lossy(&tag)) {
                 Some(user) if self.live_name(object, user)?.is_none() => {
-                    links.stale.push(entry.name);
+                    links.stale.push(tag);
                 }
                 user => links.live.push(user),
             }

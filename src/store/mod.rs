@@ -47,6 +47,7 @@ mod staging;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub(crate) use audit::Fault;
 pub use chain::{LeasedChain, Retention};

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rustix::fs::RenameFlags;
-use rustix::io::Errno;
 
 use super::Store;
 use super::hold::{Attempt, Held, patience};
@@ -13,6 +12,7 @@ use super::layout::{
     CHAIN_FILE, CHAINS, CONTAINER_FILE, IMAGE_FILE, LAYERS, LayerKey, Object, PINNED, TRASH,
 };
 use super::record::{ChainRecord, ContainerRecord, ImageRecord};
+use super::users::is_no_directory;
 use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::{Dir, random};
@@ -99,7 +99,8 @@ impl Store {
             for object in &objects {
                 let path = format!("{}/users/{}", object.name(), user.tag());
                 match self.top(object.place()).remove_file(path.as_bytes()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    Ok(()) => {}
+                    Err(error) if is_no_directory(error) => {}
                     Err(error) => return Err(error).during("remove", &self.shown_users(*object)),
                 }
             }
@@ -158,8 +159,11 @@ impl Store {
             && self.live_name(object, user)?.is_none()
         {
             let unlinked = held.users().and_then(|users| users.remove_file(user.tag().as_bytes()));
-            if !matches!(unlinked, Ok(()) | Err(Errno::NOENT)) {
-                unlinked.during("remove a back link in", &self.shown_users(object))?;
+            match unlinked {
+                Err(error) if !is_no_directory(error) => {
+                    Err(error).during("remove a back link in", &self.shown_users(object))?;
+                }
+                _ => {}
             }
         }
         let pinned = || held.dir().stat_if_exists(PINNED);
@@ -182,22 +186,13 @@ impl Store {
         held: &Held,
         most: usize,
     ) -> Result<Vec<String>> {
-        let listed = || {
-            let users = held.users()?;
-            let entries = users.entries()?;
-            Ok::<_, Errno>((users, entries))
-        };
-        let (users, entries) = match listed() {
-            Ok(listed) => listed,
-            Err(Errno::NOENT) => return Ok(Vec::new()),
-            Err(error) => return Err(error).during("list", &self.shown_users(object)),
-        };
+        let links = self.back_links(object, held.dir())?;
         let mut names = Vec::new();
-        for entry in entries {
-            let tag = String::from_utf8_lossy(&entry.name);
-            let name = match Object::from_tag(&tag) {
+        for tag in &links.tags {
+            let shown = String::from_utf8_lossy(tag);
+            let name = match Object::from_tag(&shown) {
                 Some(user) => self.live_name(object, user)?,
-                None => Some(format!("something unknown named {tag:?}")),
+                None => Some(format!("something unknown named {shown:?}")),
             };
             match name {
                 Some(_) if names.len() == most => {
@@ -205,7 +200,7 @@ impl Store {
                     break;
                 }
                 Some(name) => names.push(name),
-                None => users.remove_file(&entry.name).during("remove", &*entry.name)?,
+                None => links.remove(tag).during("remove", &*shown)?,
             }
             if most == 1 && names.len() == most {
                 break;
@@ -252,7 +247,15 @@ impl Store {
     /// What an object stands on, by its record in `dir`; nothing where the record cannot be read,
     /// which leaves stale links behind and no more.
     pub(super) fn uses_of(&self, object: Object, dir: &Dir) -> Result<Vec<Object>> {
-        let uses = match object {
+        match self.read_uses_of(object, dir) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// What an object stands on, by its record in `dir`.
+    pub(super) fn read_uses_of(&self, object: Object, dir: &Dir) -> Result<Vec<Object>> {
+        match object {
             Object::Layer(_) => Ok(Vec::new()),
             Object::Chain(_) => self.read_record_in(dir, object, CHAIN_FILE).map(uses_of_chain),
             Object::Image(_) => {
@@ -268,14 +271,10 @@ impl Store {
                     record.and_then(|record| record.base()).into_iter().collect()
                 })
             }
-        };
-        match uses {
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
-            other => other,
         }
     }
 
-    fn shown_users(&self, object: Object) -> String {
+    pub(super) fn shown_users(&self, object: Object) -> String {
         let path = self.path().join(object.place()).join(object.name());
         path.join("users").display().to_string()
     }

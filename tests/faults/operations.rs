@@ -76,6 +76,12 @@ pub const OPERATIONS: &[Operation] = &[
         &[LOAD],
         "save -q --format-archive docker -o PLACE/saved.tar APP",
     ),
+    row("export over a file", &["!echo old > PLACE/out.tar"], "export -q -o PLACE/out.tar web"),
+    row(
+        "write a diff over a file",
+        &["!echo old > PLACE/out.tar"],
+        "diff --tar -q -o PLACE/out.tar web",
+    ),
 ];
 
 impl Operation {

@@ -8,8 +8,9 @@
 //! A few moments in an ordinary run; `OVERLAY2_CUTS=N` for N on each file system.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::store::Done;
@@ -29,6 +30,21 @@ struct Reports {
     doomed: BTreeMap<String, u64>,
     /// When it was reported as removed.
     gone: BTreeMap<String, u64>,
+    rotten: Vec<Rot>,
+}
+
+/// Damage that was done to a layer, and repaired.
+#[derive(Debug)]
+struct Rot {
+    layer: String,
+    /// The image that has the layer, to repair it from.
+    given: PathBuf,
+    /// What its files hold when they are sound, and when they are damaged.
+    files: [(&'static str, Vec<u8>, Vec<u8>); 2],
+    /// When the damage began, when it was durable, and when it was reported as repaired.
+    begun: u64,
+    durable: u64,
+    repaired: u64,
 }
 
 #[test]
@@ -76,7 +92,7 @@ fn cuts(file_system: &str) {
     eprintln!(
         "power cut on {file_system}: {count} moments of {} writes and flushes, {} reports, {promised} of them looked for, {} losses",
         log.len(),
-        reports.done.len() + reports.gone.len(),
+        reports.done.len() + reports.gone.len() + reports.rotten.len(),
         failures.len()
     );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -88,7 +104,7 @@ fn command(place: &Path) -> Command {
     command
 }
 
-/// Loads, commits, applies and removes; notes what was reported when.
+/// Loads, commits, damages, repairs, removes and collects; notes what was reported when.
 fn work(disk: &Disk, mounted: &Mounted) -> Reports {
     let mut reports = Reports::default();
     let place = mounted.path();
@@ -116,7 +132,15 @@ fn work(disk: &Disk, mounted: &Mounted) -> Reports {
         let committed = format!("power.test/committed{round}:latest");
         run(&["commit", "-q", &web, &committed]);
         reports.done.insert(format!("image {committed}"), disk.seen());
-        if round % 2 == 1 {
+        reports.rotten.push(rot(disk, place, round, &given));
+        if round % 2 == 0 {
+            // As one is removed whose remover dies: what only it stood on is left to a collection.
+            let what = format!("image {committed}");
+            reports.doomed.insert(what.clone(), disk.seen());
+            forsake(place, &run(&["inspect", &committed]));
+            run(&["gc"]);
+            reports.gone.insert(what, disk.seen());
+        } else {
             for (args, what) in [
                 (["rm", web.as_str()], format!("container {web}")),
                 (["rmi", committed.as_str()], format!("image {committed}")),
@@ -129,6 +153,71 @@ fn work(disk: &Disk, mounted: &Mounted) -> Reports {
         }
     }
     reports
+}
+
+/// Damages the layer that is an image's own, and repairs it.
+fn rot(disk: &Disk, place: &Path, round: usize, given: &Path) -> Rot {
+    let number = format!("{round}\n").into_bytes();
+    let large = vec![b'l'; 200_000 + round];
+    let mut flipped = large.clone();
+    flipped[100_000] = b'L';
+    let files = [("own/number", number, b"rot\n".to_vec()), ("own/large", large, flipped)];
+    let (number, sound, _) = &files[0];
+    let mut layers = fs::read_dir(place.join("store/layers")).unwrap().map(|at| at.unwrap());
+    let is_own = |at: &fs::DirEntry| {
+        fs::read(at.path().join("diff").join(number)).is_ok_and(|found| found == *sound)
+    };
+    let layer = layers.find(is_own).unwrap();
+    let begun = disk.seen();
+    for (name, _, rotten) in &files {
+        let file = layer.path().join("diff").join(name);
+        let mut file = File::options().write(true).open(file).unwrap();
+        file.write_all(rotten).unwrap();
+        file.set_len(rotten.len() as u64).unwrap();
+        file.sync_all().unwrap();
+    }
+    let durable = disk.seen();
+    let found = Done::of(command(place).args(["check", "--quick"]));
+    assert_eq!(found.status, 1, "{found:?}");
+    Done::of(command(place).args(["repair", "--from"]).arg(given)).good();
+    let repaired = disk.seen();
+    let layer = layer.file_name().into_string().unwrap();
+    Rot { layer, given: given.to_owned(), files, begun, durable, repaired }
+}
+
+/// Moves an image, as `inspect` shows it, into the trash.
+fn forsake(place: &Path, inspected: &str) {
+    let shown: serde_json::Value = serde_json::from_str(inspected).unwrap();
+    let id = shown[0]["Id"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let (images, trash) = (place.join("store/images"), place.join("store/trash"));
+    fs::rename(images.join(&id), trash.join(format!("image-{id}.0"))).unwrap();
+    for dir in [trash, images] {
+        File::open(dir).unwrap().sync_all().unwrap();
+    }
+}
+
+/// Checks the whole store: nothing is wrong but what was damaged and not repaired yet, each file of
+/// which is as it was damaged or as it was. That is repaired then. Returns how many repairs there
+/// had been.
+fn mend(place: &Path, reports: &Reports, durable: u64, moment: u64) -> usize {
+    let checked = Done::of(command(place).args(["check", "--format", "json"]));
+    let checked: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+    for finding in checked["findings"].as_array().unwrap() {
+        let layer = finding["layer"].as_str().unwrap_or_default();
+        let known = reports.rotten.iter().find(|rot| layer.contains(&rot.layer));
+        let rot = known.unwrap_or_else(|| panic!("{finding}"));
+        assert!(rot.begun < moment && rot.repaired > durable, "{finding}: {rot:?}");
+        let path = finding["path"].as_str().unwrap();
+        assert!(rot.files.iter().any(|(name, ..)| *name == path), "{finding}");
+        for (name, sound, rotten) in rot.files.iter().filter(|_| rot.durable <= durable) {
+            let file = place.join("store/layers").join(&rot.layer).join("diff").join(name);
+            let found = fs::read(file).unwrap();
+            assert!(found == *sound || found == *rotten, "{name} is torn: {finding}");
+        }
+        Done::of(command(place).args(["repair", "--from"]).arg(&rot.given)).good();
+    }
+    Done::of(command(place).arg("check")).good();
+    reports.rotten.iter().filter(|rot| rot.repaired <= durable).count()
 }
 
 /// Opens the store as it was left, and compares it with what was reported until then. Returns how
@@ -151,6 +240,7 @@ fn look(place: &Path, reports: &Reports, durable: u64, moment: u64) -> usize {
             fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(left.is_empty(), "left: {left:?}");
     }
+    looked_for += mend(place, reports, durable, moment);
     for (what, at) in &reports.done {
         let doomed = reports.doomed.get(what).is_some_and(|at| *at < moment);
         if *at > durable || doomed {

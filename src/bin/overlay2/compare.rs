@@ -25,7 +25,7 @@ pub(crate) fn diff(driver: &Driver, out: &Output, diff: &Diff) -> Result<(), Fai
     let options = diff.tar.options();
     let bars = Bars::new(diff.quiet || out.is_json());
     let watch = Watch::new().observer(&bars);
-    let done = Target::new(&diff.output).fill(|mut tar| {
+    let done = Target::new(&diff.output).fill(driver.store().durability(), |mut tar| {
         Ok(match pair {
             Some((from, to)) => driver.diff_between(from, to, &mut tar, &options, watch)?,
             None => driver.diff(&diff.what, &mut tar, &options, watch)?,

@@ -121,7 +121,7 @@ pub(crate) fn changes(config: &Config) -> Result<ConfigChanges, Failure> {
 pub(crate) fn export(driver: &Driver, export: &Export) -> Result<(), Failure> {
     let options = export.times.options();
     let bars = Bars::new(export.quiet);
-    Target::new(&export.output).fill(|mut out| {
+    Target::new(&export.output).fill(driver.store().durability(), |mut out| {
         let watch = Watch::new().observer(&bars);
         driver.export(&export.container, &mut out, &options, watch)?;
         Ok(())

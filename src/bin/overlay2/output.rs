@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use comfy_table::{Table, presets};
+use overlay2::{Durability, NewFile};
 use serde::Serialize;
 
 use crate::args::Format;
@@ -106,11 +107,16 @@ impl Output {
     }
 }
 
-/// A file that results go to, or standard output for `-`; it is made when there is something to
-/// write, so that nothing is left of what fails at once.
+/// A file that results go to, or standard output for `-`; it is begun when there is something to
+/// write, and has its name once all is written, so that what fails changes nothing.
 pub(crate) struct Target<'a> {
     path: &'a Path,
-    opened: Option<Box<dyn Write>>,
+    opened: Option<Opened>,
+}
+
+enum Opened {
+    Stdout(io::BufWriter<io::StdoutLock<'static>>),
+    File(NewFile),
 }
 
 impl<'a> Target<'a> {
@@ -118,30 +124,28 @@ impl<'a> Target<'a> {
         Self { path, opened: None }
     }
 
-    /// Does something with a buffered writer, and writes what is left in the buffer.
+    /// Does something with a buffered writer, and makes what it wrote that of the file.
     pub(crate) fn fill<T>(
-        self,
+        mut self,
+        durability: Durability,
         write: impl FnOnce(&mut dyn Write) -> Result<T, crate::Failure>,
     ) -> Result<T, crate::Failure> {
-        let mut buffered = io::BufWriter::with_capacity(256 << 10, self);
-        let done = write(&mut buffered)?;
-        buffered.flush()?;
+        let done = write(&mut self)?;
+        self.flush()?;
+        if let Some(Opened::File(file)) = self.opened {
+            file.commit(durability)?;
+        }
         Ok(done)
     }
 
-    fn open(&mut self) -> io::Result<&mut Box<dyn Write>> {
-        let opened: Box<dyn Write> = match self.opened.take() {
+    fn open(&mut self) -> io::Result<&mut Opened> {
+        let opened = match self.opened.take() {
             Some(opened) => opened,
-            None if self.path == Path::new("-") => Box::new(io::stdout().lock()),
-            None => {
-                let mut options = std::fs::OpenOptions::new();
-                let file = options.write(true).create(true).truncate(true).open(self.path);
-                let path = self.path.display();
-                let named = |error: io::Error| {
-                    io::Error::new(error.kind(), format!("create {path}: {error}"))
-                };
-                Box::new(file.map_err(named)?)
+            None if self.path == Path::new("-") => {
+                let stdout = io::stdout().lock();
+                Opened::Stdout(io::BufWriter::with_capacity(256 << 10, stdout))
             }
+            None => Opened::File(NewFile::create(self.path)?),
         };
         Ok(self.opened.insert(opened))
     }
@@ -149,11 +153,17 @@ impl<'a> Target<'a> {
 
 impl Write for Target<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.open()?.write(bytes)
+        match self.open()? {
+            Opened::Stdout(stdout) => stdout.write(bytes),
+            Opened::File(file) => file.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.open()?.flush()
+        match self.open()? {
+            Opened::Stdout(stdout) => stdout.flush(),
+            Opened::File(file) => file.flush(),
+        }
     }
 }
 

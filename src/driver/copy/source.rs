@@ -280,7 +280,9 @@ impl Reader {
         self.buffer.resize(room, 0);
         let read = match file {
             Content::Tree(file) => file.read_at(&mut self.buffer, self.at)?,
-            Content::Host(file) => rustix::io::pread(file, &mut self.buffer[..], self.at)?,
+            Content::Host(file) => rustix::io::retry_on_intr(|| {
+                rustix::io::pread(file, &mut self.buffer[..], self.at)
+            })?,
         };
         self.buffer.truncate(read);
         if read == 0 {

@@ -1,0 +1,85 @@
+//! The back links of an object: who uses it, told by its `users/` directory, or, where that is
+//! damaged, by the records of all that could.
+
+use rustix::io::Errno;
+
+use super::Store;
+use super::layout::{CHAINS, CONTAINERS, IMAGES, Object, USERS};
+use crate::digest::{ChainId, Digest};
+use crate::error::{Context, ErrorKind, Result};
+use crate::sys::Dir;
+use crate::sys::dir::SysResult;
+
+/// The back links of an object.
+#[derive(Debug)]
+pub(super) struct BackLinks {
+    /// Their directory; `None` where that is damaged.
+    dir: Option<Dir>,
+    /// The tag of each user.
+    pub(super) tags: Vec<Box<[u8]>>,
+}
+
+impl BackLinks {
+    /// Removes one of them; one that is not there is none.
+    pub(super) fn remove(&self, tag: &[u8]) -> SysResult<()> {
+        match self.dir.as_ref().map_or(Ok(()), |dir| dir.remove_file(tag)) {
+            Err(Errno::NOENT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Whether an error says that something is not there, or stands beneath what is no directory.
+pub(super) fn is_no_directory(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+}
+
+impl Store {
+    /// The back links of the object whose directory is `dir`.
+    pub(super) fn back_links(&self, object: Object, dir: &Dir) -> Result<BackLinks> {
+        let listed = || {
+            let users = dir.child(USERS)?;
+            let tags = users.entries()?.into_iter().map(|entry| entry.name).collect();
+            Ok(BackLinks { dir: Some(users), tags })
+        };
+        match listed() {
+            // What lost its links is still used: nothing goes because they are damaged.
+            Err(error) if is_no_directory(error) => {
+                Ok(BackLinks { dir: None, tags: self.search_users(object)? })
+            }
+            listed => listed.during("list", &self.shown_users(object)),
+        }
+    }
+
+    /// The same of an object that nobody holds; none where it is not there.
+    pub(super) fn back_links_of(&self, object: Object) -> Result<Vec<Box<[u8]>>> {
+        let name = object.name();
+        match self.top(object.place()).child(name.as_bytes()) {
+            Ok(dir) => Ok(self.back_links(object, &dir)?.tags),
+            Err(Errno::NOENT) => Ok(Vec::new()),
+            Err(error) => Err(error).during("open", &self.at(&[object.place(), &name])),
+        }
+    }
+
+    /// Those whose record says that they use an object, or cannot be read.
+    fn search_users(&self, object: Object) -> Result<Vec<Box<[u8]>>> {
+        let chain =
+            |name: &str| Digest::from_hex(name).ok().map(|id| Object::Chain(ChainId::new(id)));
+        let mut users = self.list(CHAINS, chain)?;
+        users.extend(self.list(IMAGES, |name| Digest::from_hex(name).ok().map(Object::Image))?);
+        users.extend(self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))?);
+        let mut found = Vec::new();
+        for user in users {
+            let Ok(dir) = self.top(user.place()).child(user.name().as_bytes()) else { continue };
+            let uses = match self.read_uses_of(user, &dir) {
+                Ok(used) => used.contains(&object),
+                Err(error) if error.kind() == ErrorKind::Corrupt => true,
+                Err(error) => return Err(error),
+            };
+            if uses {
+                found.push(user.tag().into_bytes().into_boxed_slice());
+            }
+        }
+        Ok(found)
+    }
+}
