@@ -182,14 +182,20 @@ impl Driver {
     /// Removes a container of which only the directory tells.
     fn remove_broken_container(&self, text: &str, broken: Error) -> Result<()> {
         let Some(id) = self.store.broken_container(text)? else { return Err(broken) };
-        let upper = self.upper_path(&id);
+        self.refuse_mounted_broken(&id)?;
+        self.store.remove_broken_container(&id)
+    }
+
+    /// Fails where a container is mounted of which only the directory tells.
+    pub(super) fn refuse_mounted_broken(&self, id: &ContainerId) -> Result<()> {
+        let upper = self.upper_path(id);
         let mounted = mount::with_upper(&upper).is_ok_and(|mounts| !mounts.is_empty());
         let is_used = |upper: &Dir| mount::is_in_use(upper, self.store.namespace());
         if mounted || Dir::open_ambient(&upper).is_ok_and(|upper| is_used(&upper)) {
             return Err(Error::new(ErrorKind::InUse, format!("container {id} is mounted"))
                 .hint("unmount it first, where it is mounted: umount"));
         }
-        self.store.remove_broken_container(&id)
+        Ok(())
     }
 
     /// A container, held alone.

@@ -238,6 +238,12 @@ impl Driver {
                     .map_err(|error| error.within(format_args!("repair layer {key}")))?;
             }
         }
+        // Nothing tells which layers one shows whose record is damaged: any, then.
+        for id in self.store.broken_containers()? {
+            self.refuse_mounted_broken(&id).map_err(|error| {
+                error.within(format_args!("repair layer {key}, which may be beneath it"))
+            })?;
+        }
         Ok(())
     }
 
@@ -376,7 +382,12 @@ fn diff_id_of(path: &Path, watch: &Watch<'_>) -> Result<DiffId> {
     let (compression, whole) = Compression::sniff(open_file(path)?).during("read", path)?;
     let mut plain = Hashing::new(compression.decoder(whole)?);
     let mut buffer = vec![0; 256 << 10];
-    while plain.read(&mut buffer).during("read", path)? > 0 {
+    loop {
+        match plain.read(&mut buffer) {
+            Ok(0) => break,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => drop(read.during("read", path)?),
+        }
         watch.check()?;
     }
     Ok(DiffId::new(plain.finish().0))

@@ -46,6 +46,18 @@ impl Store {
         }
     }
 
+    /// Every container whose record is damaged.
+    pub(crate) fn broken_containers(&self) -> Result<Vec<ContainerId>> {
+        let mut broken = Vec::new();
+        for object in self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))? {
+            let Object::Container(id) = object else { continue };
+            if unless_broken(self.container(&id))?.is_none() && self.exists(object)? {
+                broken.push(id);
+            }
+        }
+        Ok(broken)
+    }
+
     /// Removes a container whose record is damaged, so that nothing tells its name and what it
     /// stands on: the names that lead to it go, and its links there, which are stale now, by
     /// [`gc`](crate::Driver::gc). Where it is mounted is for the caller to find out.

@@ -7,19 +7,23 @@
     clippy::panic,
     clippy::disallowed_methods,
     missing_docs,
+    unreachable_pub,
     reason = "a test may panic, and damages files by path"
 )]
 
+#[path = "../common/mod.rs"]
 mod common;
 
-use std::fs::{self, File, Permissions};
+mod damage;
+
+use std::fs::{self, File};
 use std::io::{Cursor, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use common::need;
 use common::{Layer, Manifest, Store, TestImage};
+use damage::{Damage, damages, harm};
 use overlay2::{
     CheckLevel, CheckOptions, DiffId, Digest, Driver, DriverOptions, Finding, FindingKind,
     LayerKey, Namespace, Ownership, RepairFrom, Watch,
@@ -29,7 +33,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
 /// How often a random damage is done and repaired.
-const ROUNDS: u32 = 80;
+const ROUNDS: u32 = 120;
 
 /// A layer with everything in it, and one that is another directory on top of it.
 fn changesets(owner: (u64, u64)) -> [Vec<u8>; 2] {
@@ -113,202 +117,6 @@ impl Bed {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Damage {
-    Byte(prop::sample::Index),
-    ModeBit(u32),
-    Owner,
-    NewXattr,
-    LostXattr,
-    Rename,
-    Remove,
-    Extra,
-    Time,
-    Type,
-    Retarget,
-    BreakLink,
-    Record(&'static str, prop::sample::Index),
-}
-
-fn damages() -> impl Strategy<Value = Damage> {
-    let index = any::<prop::sample::Index>;
-    prop_oneof![
-        4 => index().prop_map(Damage::Byte),
-        3 => (0..12u32).prop_map(Damage::ModeBit),
-        1 => Just(Damage::Owner),
-        2 => Just(Damage::NewXattr),
-        1 => Just(Damage::LostXattr),
-        2 => Just(Damage::Rename),
-        2 => Just(Damage::Remove),
-        1 => Just(Damage::Extra),
-        2 => Just(Damage::Time),
-        1 => Just(Damage::Type),
-        1 => Just(Damage::Retarget),
-        1 => Just(Damage::BreakLink),
-        2 => (prop::sample::select(vec!["entries", "changeset", "layer.json"]), index())
-            .prop_map(|(name, index)| Damage::Record(name, index)),
-    ]
-}
-
-/// All names in a tree but its root.
-fn names(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root).unwrap() {
-        let path = entry.unwrap().path();
-        if path.symlink_metadata().unwrap().is_dir() {
-            found.extend(names(&path));
-        }
-        found.push(path);
-    }
-    found.sort();
-    found
-}
-
-fn flip(file: &Path, index: prop::sample::Index) {
-    let meta = fs::metadata(file).unwrap();
-    let handle = File::options().read(true).write(true).open(file).unwrap();
-    let at = index.index(usize::try_from(meta.len()).unwrap()) as u64;
-    let mut byte = [0];
-    handle.read_exact_at(&mut byte, at).unwrap();
-    handle.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-    // Rot leaves no trace in the time.
-    handle.set_modified(meta.modified().unwrap()).unwrap();
-}
-
-/// Does the damage to one of the names that it can be done to; gives the name, and the kind that it
-/// must be found as. `None` where there is no such name, or this user may not do it.
-fn harm(
-    layer: &Path,
-    damage: &Damage,
-    pick: prop::sample::Index,
-) -> Option<(Option<PathBuf>, FindingKind)> {
-    let fits = |path: &PathBuf| {
-        let meta = path.symlink_metadata().unwrap();
-        let (file, dir) = (meta.is_file(), meta.is_dir());
-        match damage {
-            Damage::Byte(_) => file && meta.len() > 0,
-            Damage::ModeBit(_) | Damage::NewXattr => file || dir,
-            Damage::Time => file || dir,
-            Damage::LostXattr => xattr_names(path).iter().any(|name| name.starts_with("user.")),
-            Damage::Type => file,
-            Damage::Retarget => meta.is_symlink(),
-            Damage::BreakLink => file && meta.nlink() > 1,
-            Damage::Extra => dir,
-            // A whiteout is no more than its name.
-            Damage::Owner => {
-                need::is_root() && need::mapped_ids() > 1 && !meta.file_type().is_char_device()
-            }
-            Damage::Rename | Damage::Remove => true,
-            Damage::Record(..) => false,
-        }
-    };
-    if let Damage::Record(name, index) = damage {
-        let file = layer.parent().unwrap().join(name);
-        if !file.exists() {
-            return None;
-        }
-        flip(&file, *index);
-        return Some((None, FindingKind::Record));
-    }
-    let candidates: Vec<_> = names(layer).into_iter().filter(fits).collect();
-    if candidates.is_empty() {
-        return None;
-    }
-    let path = candidates[pick.index(candidates.len())].clone();
-    let (mut named, kind) = (
-        path.clone(),
-        match damage {
-            Damage::Byte(_) => FindingKind::Contents,
-            Damage::ModeBit(_) => FindingKind::Mode,
-            Damage::Owner => FindingKind::Owner,
-            Damage::NewXattr | Damage::LostXattr => FindingKind::Xattrs,
-            Damage::Rename | Damage::Remove => FindingKind::Missing,
-            Damage::Extra => FindingKind::Extra,
-            Damage::Time => FindingKind::Time,
-            Damage::Type => FindingKind::Type,
-            Damage::Retarget => FindingKind::LinkTarget,
-            Damage::BreakLink => FindingKind::HardLink,
-            Damage::Record(..) => FindingKind::Record,
-        },
-    );
-    if !strike(&path, damage) {
-        return None;
-    }
-    if matches!(damage, Damage::Extra) {
-        named = path.join("extra");
-    }
-    Some((Some(named.strip_prefix(layer).unwrap().to_owned()), kind))
-}
-
-/// Does the damage to a name; `false` where it does not show.
-fn strike(path: &Path, damage: &Damage) -> bool {
-    match damage {
-        Damage::Byte(index) => flip(path, *index),
-        Damage::ModeBit(bit) => {
-            let mode = fs::metadata(path).unwrap().mode() & 0o7777;
-            fs::set_permissions(path, Permissions::from_mode(mode ^ 1 << bit)).unwrap();
-            if fs::metadata(path).unwrap().mode() & 0o7777 == mode {
-                // A group that is not the user's own.
-                return false;
-            }
-        }
-        Damage::Owner => {
-            let owner = path.symlink_metadata().unwrap();
-            let mode = owner.mode();
-            std::os::unix::fs::lchown(path, Some(owner.uid() ^ 1), None).unwrap();
-            if !owner.is_symlink() {
-                fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-            }
-        }
-        Damage::NewXattr => set_xattr(path, "user.rot", b"x"),
-        Damage::LostXattr => {
-            let name = xattr_names(path).into_iter().find(|name| name.starts_with("user."));
-            rustix::fs::lremovexattr(path, name.unwrap()).unwrap();
-        }
-        Damage::Rename => fs::rename(path, path.with_extension("renamed")).unwrap(),
-        Damage::Remove if path.symlink_metadata().unwrap().is_dir() => {
-            fs::remove_dir_all(path).unwrap();
-        }
-        Damage::Remove => fs::remove_file(path).unwrap(),
-        Damage::Extra => {
-            fs::write(path.join("extra"), "x").unwrap();
-        }
-        Damage::Time => {
-            let file = File::open(path).unwrap();
-            let time = fs::metadata(path).unwrap().modified().unwrap();
-            file.set_modified(time + Duration::from_nanos(1000)).unwrap();
-        }
-        Damage::Type => {
-            fs::remove_file(path).unwrap();
-            fs::create_dir(path).unwrap();
-        }
-        Damage::Retarget => {
-            fs::remove_file(path).unwrap();
-            symlink("elsewhere", path).unwrap();
-        }
-        Damage::BreakLink => {
-            let copy = path.with_extension("copy");
-            let meta = fs::metadata(path).unwrap();
-            fs::copy(path, &copy).unwrap();
-            File::open(&copy).unwrap().set_modified(meta.modified().unwrap()).unwrap();
-            fs::rename(&copy, path).unwrap();
-        }
-        Damage::Record(..) => {}
-    }
-    true
-}
-
-fn xattr_names(path: &Path) -> Vec<String> {
-    let mut buffer = vec![0; 4096];
-    let length = rustix::fs::llistxattr(path, &mut buffer).unwrap_or(0);
-    let names = buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
-}
-
-fn set_xattr(path: &Path, name: &str, value: &[u8]) {
-    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
-}
-
 /// Two trees, of whiteouts no more than that they are there; the time of a root that no changeset
 /// describes is that of its making.
 fn assert_same(ours: &Manifest, expected: &Manifest) {
@@ -353,9 +161,10 @@ fn law(ownership: Ownership) {
             finding.layer == Some(*key) && is_path && is_kind
         });
         // A flipped byte may be one that says nothing, such as the padding of a compressed frame.
-        let silent = matches!(damage, Damage::Record(..)) && found.is_empty();
+        let silent = matches!(damage, Damage::Record(..) | Damage::FilledHole) && found.is_empty();
         assert!(told || silent, "{damage:?} {named:?} of {key}: {found:#?}");
-        if !matches!(damage, Damage::Byte(_) | Damage::Record(..)) {
+        let contents = matches!(kind, FindingKind::Contents | FindingKind::Record);
+        if !contents {
             assert!(!bed.check(CheckLevel::Quick).is_empty(), "{damage:?}");
         }
         let give = |diff_id: &DiffId| Ok(bed.give(diff_id));
@@ -459,6 +268,31 @@ fn a_layer_that_is_mounted_is_not_repaired_beneath_its_container() {
     store.ok(["repair"]);
     assert!(!lower.join("extra").exists());
     assert_eq!(fs::metadata(&lower).unwrap().mode() & 0o7777, mode);
+}
+
+#[test]
+fn a_layer_that_may_be_beneath_a_mounted_container_of_no_record_is_not_repaired() {
+    sandbox!();
+    let store = Store::new();
+    let image = TestImage::tiny("mounted:1").write_docker_archive(&store.scratch().join("i.tar"));
+    let name = store.load(&image);
+    let container = store.create(&name);
+    let merged = store.mount(&container);
+    let layer = fs::read_dir(store.root().join("layers")).unwrap().next().unwrap().unwrap();
+    let extra = layer.path().join("diff/extra");
+    fs::write(&extra, "x").unwrap();
+    let id = store.json(["ps"])[0]["id"].as_str().unwrap().to_owned();
+    let record = store.root().join("containers").join(&id).join("container.json");
+    let sound = fs::read(&record).unwrap();
+    fs::write(&record, "rot").unwrap();
+    let done = store.run(["repair"]);
+    assert!(done.status == 1 && done.stderr.contains(&id), "{done:?}");
+    assert!(extra.exists());
+    rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::empty()).unwrap();
+    store.run(["repair"]);
+    assert!(!extra.exists());
+    fs::write(&record, sound).unwrap();
+    store.ok(["check"]);
 }
 
 #[test]
