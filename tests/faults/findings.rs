@@ -10,7 +10,8 @@ use overlay2::{Driver, ErrorKind, Watch};
 
 use crate::bed::Bed;
 use crate::common::need;
-use crate::sandbox;
+use crate::trace::{self, Fault, Outcome};
+use crate::{require_tool, sandbox};
 
 #[test]
 fn e44_a_volatile_mount_that_ended_otherwise_is_no_crash_unless_the_machine_was() {
@@ -75,5 +76,26 @@ fn e82_changes_of_a_container_that_goes_meanwhile_are_not_taken_for_whole() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("was removed while it was read"), "{error}");
     }
+    bed.clear();
+}
+
+#[test]
+fn e81_an_interrupted_look_at_what_an_archive_is_is_tried_again() {
+    sandbox!();
+    require_tool!("strace");
+    let bed = Bed::new();
+    let archive = bed.path("given/app.tar.gz");
+    let load = |place: &std::path::Path| {
+        let mut command = bed.command(place);
+        command.args(["load", "-q", "-i"]).arg(&archive);
+        command
+    };
+    let place = bed.place();
+    let calls = trace::calls(&load(&place), &bed.path("log"), &place);
+    let looks = |point: &trace::Point| point.call == "pread64" && point.line.contains(", 4, 0)");
+    let look = calls.into_iter().find(looks).unwrap();
+    let done = trace::run(&load(&bed.place()), &bed.path("log"), &look, Fault::Error("EINTR"));
+    let Some(Outcome::Ended(done)) = done else { panic!("{look:?}: {done:?}") };
+    done.good();
     bed.clear();
 }

@@ -2,7 +2,8 @@
 //! power cut, and many of them at once.
 //!
 //! Sampled in an ordinary run, from a seed that is printed; `OVERLAY2_FAULTS=all` tries every system
-//! call, `OVERLAY2_FAULTS=N` a sample of N, and `OVERLAY2_SEED=N` picks a sample again.
+//! call, `OVERLAY2_FAULTS=N` a sample of N, and `OVERLAY2_SEED=N` picks a sample again;
+//! `OVERLAY2_OPERATION=save,export` those alone whose names have such a part.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
