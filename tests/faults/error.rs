@@ -18,6 +18,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     (
         "ENOSPC",
         &[
+            "open",
             "openat",
             "openat2",
             "mkdirat",
@@ -41,6 +42,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     (
         "EDQUOT",
         &[
+            "open",
             "openat",
             "openat2",
             "mkdirat",
@@ -61,6 +63,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     (
         "EIO",
         &[
+            "open",
             "openat",
             "openat2",
             "read",
@@ -97,10 +100,11 @@ const ERRORS: &[(&str, &[&str])] = &[
             "move_mount",
         ],
     ),
-    ("EMFILE", &["openat", "openat2", "fsopen", "fsmount", "open_tree", "fcntl"]),
+    ("EMFILE", &["open", "openat", "openat2", "fsopen", "fsmount", "open_tree", "fcntl"]),
     (
         "EINTR",
         &[
+            "open",
             "openat",
             "openat2",
             "read",
@@ -168,7 +172,7 @@ fn may_give(point: &Point, error: &str, calls: &[&str]) -> bool {
         return false;
     }
     match point.call.as_str() {
-        "openat" | "openat2" => match error {
+        "open" | "openat" | "openat2" => match error {
             "ENOSPC" | "EDQUOT" => point.changes(),
             _ => true,
         },

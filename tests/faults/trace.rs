@@ -37,7 +37,8 @@ pub enum Outcome {
 }
 
 /// Calls that read, or that open what is there.
-pub const READING: [&str; 11] = [
+pub const READING: [&str; 12] = [
+    "open",
     "openat",
     "openat2",
     "read",
@@ -183,7 +184,7 @@ impl Point {
     pub fn changes(&self) -> bool {
         let creates = self.line.contains("O_CREAT") || self.line.contains("O_TMPFILE");
         match self.call.as_str() {
-            "openat" | "openat2" => creates,
+            "open" | "openat" | "openat2" => creates,
             "fcntl" => false,
             "ioctl" => self.line.contains("FICLONE"),
             call => CHANGING.contains(&call) || OTHER.contains(&call),
