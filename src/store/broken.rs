@@ -47,6 +47,7 @@ impl Store {
     }
 
     /// Every container whose record is damaged.
+    #[cfg(feature = "image")]
     pub(crate) fn broken_containers(&self) -> Result<Vec<ContainerId>> {
         let mut broken = Vec::new();
         for object in self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))? {
