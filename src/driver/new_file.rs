@@ -19,7 +19,8 @@ use crate::sys::durable::Durability;
 ///
 /// Until [`commit`](Self::commit) what has the name is as it was; dropped before, it leaves nothing,
 /// and where the file system can make a file of no name (`O_TMPFILE`) neither does a writer that is
-/// killed. A link is written through. What is there and is no regular file, as a pipe or a
+/// killed, unless in the one moment in which the whole file stands beside the one that it replaces,
+/// under a name of its own. A link is written through. What is there and is no regular file, as a pipe or a
 /// terminal, is written to as it is.
 #[derive(Debug)]
 pub struct NewFile {

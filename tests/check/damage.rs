@@ -37,29 +37,34 @@ pub enum Damage {
     Record(&'static str, prop::sample::Index),
 }
 
-pub fn damages() -> impl Strategy<Value = Damage> {
+/// The ways to do damage, and how often each is to be taken.
+pub fn damages() -> Vec<(u32, BoxedStrategy<Damage>)> {
     let index = any::<prop::sample::Index>;
-    prop_oneof![
-        4 => index().prop_map(Damage::Byte),
-        3 => (0..12u32).prop_map(Damage::ModeBit),
-        2 => index().prop_map(Damage::ByteInHole),
-        1 => Just(Damage::FilledHole),
-        2 => (0..12u32).prop_map(Damage::DirectoryModeBit),
-        1 => Just(Damage::Owner),
-        1 => Just(Damage::DirectoryOwner),
-        2 => Just(Damage::NewXattr),
-        1 => Just(Damage::LostXattr),
-        2 => Just(Damage::ChangedXattr),
-        2 => Just(Damage::Rename),
-        2 => Just(Damage::Remove),
-        1 => Just(Damage::Extra),
-        1 => Just(Damage::ExtraLink),
-        2 => Just(Damage::Time),
-        1 => Just(Damage::Type),
-        1 => Just(Damage::Retarget),
-        1 => Just(Damage::BreakLink),
-        2 => (prop::sample::select(vec!["entries", "changeset", "layer.json"]), index())
-            .prop_map(|(name, index)| Damage::Record(name, index)),
+    vec![
+        (4, index().prop_map(Damage::Byte).boxed()),
+        (3, (0..12u32).prop_map(Damage::ModeBit).boxed()),
+        (2, index().prop_map(Damage::ByteInHole).boxed()),
+        (1, Just(Damage::FilledHole).boxed()),
+        (2, (0..12u32).prop_map(Damage::DirectoryModeBit).boxed()),
+        (1, Just(Damage::Owner).boxed()),
+        (1, Just(Damage::DirectoryOwner).boxed()),
+        (2, Just(Damage::NewXattr).boxed()),
+        (1, Just(Damage::LostXattr).boxed()),
+        (2, Just(Damage::ChangedXattr).boxed()),
+        (2, Just(Damage::Rename).boxed()),
+        (2, Just(Damage::Remove).boxed()),
+        (1, Just(Damage::Extra).boxed()),
+        (1, Just(Damage::ExtraLink).boxed()),
+        (2, Just(Damage::Time).boxed()),
+        (1, Just(Damage::Type).boxed()),
+        (1, Just(Damage::Retarget).boxed()),
+        (1, Just(Damage::BreakLink).boxed()),
+        (
+            2,
+            (prop::sample::select(vec!["entries", "changeset", "layer.json"]), index())
+                .prop_map(|(name, index)| Damage::Record(name, index))
+                .boxed(),
+        ),
     ]
 }
 
@@ -86,11 +91,12 @@ fn flip(file: &Path, index: prop::sample::Index) {
 }
 
 fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
-    let time = fs::metadata(file).unwrap().modified().unwrap();
+    let meta = fs::metadata(file).unwrap();
     let handle = File::options().write(true).open(file).unwrap();
     handle.write_all_at(bytes, at).unwrap();
-    // Rot leaves no trace in the time.
-    handle.set_modified(time).unwrap();
+    // Rot leaves no trace in the time, and takes no set-user-ID bit as a write of a plain user does.
+    fs::set_permissions(file, meta.permissions()).unwrap();
+    handle.set_modified(meta.modified().unwrap()).unwrap();
 }
 
 /// Where the first hole of a file begins and ends.

@@ -32,8 +32,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-/// How often a random damage is done and repaired.
-const ROUNDS: u32 = 120;
+/// How often a random damage is done and repaired, after each on each layer.
+const ROUNDS: u32 = 60;
 
 /// A layer with everything in it, and one that is another directory on top of it.
 fn changesets(owner: (u64, u64)) -> [Vec<u8>; 2] {
@@ -141,11 +141,17 @@ fn law(ownership: Ownership) {
     let index = any::<prop::sample::Index>;
     let mut done = std::collections::BTreeMap::new();
     let mut runner = TestRunner::new(config);
-    let mut inputs =
-        |_: u32| (index(), damages(), index()).new_tree(&mut runner).unwrap().current();
-    for round in 0..ROUNDS {
-        let (layer, damage, pick) = inputs(round);
-        let (key, path, tree) = &bed.layers[layer.index(bed.layers.len())];
+    // Each way on each layer, and then any.
+    let ways = damages();
+    let fixed =
+        ways.iter().flat_map(|(_, way)| (0..bed.layers.len()).map(|at| (Some(at), way.clone())));
+    let any = prop::strategy::Union::new_weighted(ways.clone()).boxed();
+    let inputs: Vec<_> = fixed.chain((0..ROUNDS).map(|_| (None, any.clone()))).collect();
+    for (layer, damage) in inputs {
+        let (random, damage, pick) =
+            (index(), damage, index()).new_tree(&mut runner).unwrap().current();
+        let layer = layer.unwrap_or_else(|| random.index(bed.layers.len()));
+        let (key, path, tree) = &bed.layers[layer];
         let Some((named, kind)) = harm(path, &damage, pick) else { continue };
         *done.entry(kind).or_insert(0) += 1;
         let found = bed.check(CheckLevel::Full);
