@@ -215,13 +215,17 @@ impl Mounted {
     fn open(&self, path: &str, flags: OFlags, mode: u32) -> Sys<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
-        loop {
-            match rustix::fs::openat2(&self.0, path, flags, mode, ResolveFlags::IN_ROOT) {
-                // Somebody on this machine renamed something while the kernel went through `..`.
-                Err(Errno::AGAIN) if path.contains("..") => {}
-                opened => return opened,
+        let open = || rustix::fs::openat2(&self.0, path, flags, mode, ResolveFlags::IN_ROOT);
+        let mut opened = open();
+        // Somebody on this machine renamed something while the kernel went through `..`, which may
+        // stand in a symlink.
+        for _ in 0..10_000 {
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                break;
             }
+            opened = open();
         }
+        opened
     }
 
     /// The directory of the last name, and that name with the slashes behind it.
