@@ -94,24 +94,30 @@ struct Restore<'a> {
 
 impl Restore<'_> {
     fn round(&self, found: &[Difference], watch: &Watch<'_>) -> Result<()> {
-        let (mut files, mut directories) = (BTreeSet::new(), BTreeSet::new());
+        let listed =
+            |path: &LayerPath| self.entries.names.get(path.as_bytes()).map(|name| &name.file);
+        let is_directory =
+            |path: &LayerPath| listed(path).is_some_and(|file| file.kind.is_directory());
+        let told = found.iter().filter_map(|one| one.path.as_ref());
+        let mut directories: BTreeSet<_> =
+            told.filter(|path| is_directory(path)).cloned().collect();
+        // Before anything else, and those above first: what is closed hides what lies in it.
+        for path in &directories {
+            self.open_up(path)?;
+        }
+        let mut files = BTreeSet::new();
         for Difference { path, kind, .. } in found {
             let Some(path) = path else { continue };
-            let listed = self.entries.names.get(path.as_bytes()).map(|name| &name.file);
-            match (kind, listed) {
+            match (kind, listed(path)) {
                 (FindingKind::Extra, _) | (_, None) => self.remove(path)?,
-                (_, Some(file)) if file.kind.is_directory() => {
-                    directories.insert(path.clone());
-                }
+                (_, Some(file)) if file.kind.is_directory() => {}
                 (_, Some(file)) => match self.groups.get(&Rc::as_ptr(file)) {
                     Some(names) => files.extend(names.iter().cloned()),
                     None => drop(files.insert(path.clone())),
                 },
             }
             // What is there instead of a directory, or nothing: all beneath it is missing too.
-            if matches!(kind, FindingKind::Missing | FindingKind::Type)
-                && listed.is_some_and(|file| file.kind.is_directory())
-            {
+            if matches!(kind, FindingKind::Missing | FindingKind::Type) && is_directory(path) {
                 self.make_directory(path, *kind)?;
                 for (path, name) in self.entries.beneath(path) {
                     let path = LayerPath::parse(path)?;
@@ -127,10 +133,6 @@ impl Restore<'_> {
                     }
                 }
             }
-        }
-        // Those above come first: what is closed hides what lies in it.
-        for path in &directories {
-            self.open_up(path)?;
         }
         for path in files {
             watch.check()?;
@@ -166,14 +168,18 @@ impl Restore<'_> {
         let Some((parent, name)) = path.split() else { return Ok(()) };
         let dir = self.damaged.descend(&parent).during("open directory", &parent)?;
         if kind == FindingKind::Type {
-            // One that only cannot be read is opened again.
-            if dir.child_as_path(name).is_ok() {
-                return dir.chmod(name, 0o700).during("set mode of", path);
+            match dir.child_as_path(name) {
+                // One that only could not be read is opened again.
+                Ok(_) => return dir.chmod(name, 0o700).during("set mode of", path),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                    remove_tree(&dir, name).during("remove", path)?;
+                }
+                Err(error) => return Err(error).during("open directory", path),
             }
-            remove_tree(&dir, name).during("remove", path)?;
         }
         match dir.make_dir(name, 0o700) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => self.open_up(path),
             Err(error) => Err(error).during("create directory", path),
         }
     }

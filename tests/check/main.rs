@@ -16,9 +16,9 @@ mod common;
 
 mod damage;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Cursor, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use common::need;
@@ -191,6 +191,27 @@ fn e83_any_damage_is_found_named_and_repaired_where_owners_are_recorded() {
 fn e83_any_damage_is_found_named_and_repaired_where_owners_are_real() {
     sandbox!();
     law(Ownership::Exact);
+}
+
+#[test]
+fn e83_a_directory_that_its_owner_may_not_enter_is_repaired() {
+    let bed = Bed::new(Ownership::Recorded);
+    let give = |diff_id: &DiffId| Ok(bed.give(diff_id));
+    for (_, path, tree) in &bed.layers {
+        // One, and one in the other.
+        for closed in [&["usr"][..], &["usr/bin"], &["usr/bin", "usr"]] {
+            for mode in [0o000, 0o100, 0o200, 0o400, 0o600] {
+                for dir in closed {
+                    fs::set_permissions(path.join(dir), Permissions::from_mode(mode)).unwrap();
+                }
+                let from = RepairFrom::Callback(&give);
+                let repaired = bed.driver.repair(&from, &[], Watch::new()).unwrap();
+                assert!(repaired.failed.is_empty(), "{closed:?} {mode:o}: {:?}", repaired.failed);
+                assert_eq!(repaired.remaining.findings, [], "{closed:?} {mode:o}");
+                assert_same(&Manifest::of(path), tree);
+            }
+        }
+    }
 }
 
 #[test]
