@@ -15,8 +15,17 @@ use overlay2::{Dir, Durability, Namespace};
 
 const TRACED: &str = "OVERLAY2_CALLS_IN";
 const MARK: &str = "/mark: ";
-const OPERATIONS: [&str; 7] =
-    ["stat", "stat again", "stat of nothing", "open to read", "read_dir", "first write", "unlink"];
+const OPERATIONS: [&str; 9] = [
+    "stat",
+    "stat again",
+    "stat of nothing",
+    "open to read",
+    "read_dir",
+    "first write",
+    "write of a file cut to nothing",
+    "chmod",
+    "unlink",
+];
 
 fn main() {
     if let Some(place) = std::env::var_os(TRACED) {
@@ -133,6 +142,12 @@ fn act(tree: &Tree, operation: &str, path: &str, parent: &str) {
             let mut file = tree.open_with(path, OpenOptions::new().write(true)).expect("open");
             file.write_all(b"y").expect("write");
         }
+        "write of a file cut to nothing" => {
+            let options = OpenOptions::new().write(true).truncate(true).clone();
+            let mut file = tree.open_with(path, &options).expect("open");
+            file.write_all(b"y").expect("write");
+        }
+        "chmod" => tree.set_permissions(path, 0o640).expect("chmod"),
         _ => tree.remove_file(path).expect("unlink"),
     }
 }

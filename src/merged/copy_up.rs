@@ -53,12 +53,21 @@ impl Copy<'_> {
     }
 }
 
+/// How a copy came out.
+struct Finished {
+    /// Its status before it was given the attributes.
+    fresh: Stat,
+    /// It is as a file that was just truncated, times and all.
+    is_cut: bool,
+}
+
 impl Core {
-    /// Makes sure that a node is in the upper layer, and its parents with it.
+    /// Makes sure that a node is in the upper layer, and its parents with it; returns whether it
+    /// is empty now as asked for, and need not be truncated any more.
     ///
     /// # Errors
     /// EROFS in a read-only tree; EEXIST where the node lost its name while it was a lower one.
-    pub(super) fn copy_up(&self, node: &Arc<Node>, data: Data) -> SysResult<()> {
+    pub(super) fn copy_up(&self, node: &Arc<Node>, data: Data) -> SysResult<bool> {
         self.upper()?;
         let mut chain = Vec::new();
         let mut at = Arc::clone(node);
@@ -68,11 +77,14 @@ impl Core {
             chain.push(at);
             at = parent;
         }
-        let mut above = None;
+        let (mut above, mut is_cut) = (None, false);
         for at in chain.iter().rev() {
-            above = self.copy_up_one(at, data, above)?;
+            (above, is_cut) = match self.copy_up_one(at, data, above)? {
+                Some((stat, is_cut)) => (Some(stat), is_cut),
+                None => (None, false),
+            };
         }
-        Ok(())
+        Ok(is_cut)
     }
 
     /// Whether a node is in the upper layer with all that belongs to it.
@@ -83,13 +95,13 @@ impl Core {
     }
 
     /// Copies up a node whose parent, as far as is known, has the status `above`; gives its own
-    /// where it was copied.
+    /// where it was copied, and whether the copy [is cut](Finished::is_cut).
     fn copy_up_one(
         &self,
         node: &Arc<Node>,
         data: Data,
         above: Option<Stat>,
-    ) -> SysResult<Option<Stat>> {
+    ) -> SysResult<Option<(Stat, bool)>> {
         let upper = self.upper()?;
         let _copying = node.lock_copying();
         if self.is_whole_upper(node)? {
@@ -105,7 +117,7 @@ impl Core {
         let parent_stat = above.map_or_else(|| to.stat_self(), Ok)?;
         let stat = real.stat()?;
         let marked = self.has_origin(&stat);
-        let (copy, fresh) = self.prepare(upper, &real, &stat, data, marked)?;
+        let (copy, Finished { fresh, is_cut }) = self.prepare(upper, &real, &stat, data, marked)?;
         let closed = parent_stat.st_mode & 0o200 == 0 && !is_root();
         if closed {
             // The kernel changes it as the one who mounted, whatever its mode.
@@ -120,7 +132,7 @@ impl Core {
         placed?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
         inode_io::set_times(Target::held(to), times.0, times.1)?;
-        Ok(Some(stat))
+        Ok(Some((stat, is_cut)))
     }
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
@@ -157,7 +169,7 @@ impl Core {
         stat: &Stat,
         data: Data,
         marked: bool,
-    ) -> SysResult<(Copy<'a>, Stat)> {
+    ) -> SysResult<(Copy<'a>, Finished)> {
         let from = match real {
             // Without a detour by `/proc`, where the right to look names up is not in question.
             Real::Directory(dir) if may_do_all() => Target::Name(&dir.top()?.dir, b"."),
@@ -191,13 +203,13 @@ impl Core {
                 Copy::Named(temporary)
             }
         };
-        let fresh = self.dress(from, copy.target(upper), stat, marked)?;
+        let finished = self.dress(from, copy.target(upper), stat, marked, data)?;
         if let Copy::Unnamed(file) = &copy
             && written == Written::Bytes
         {
             self.options.durability.sync_file(file)?;
         }
-        Ok((copy, fresh))
+        Ok((copy, finished))
     }
 
     fn copy_data(
@@ -226,14 +238,15 @@ impl Core {
         }
     }
 
-    /// Gives a copy the attributes of what it is a copy of; returns the status that it had before.
+    /// Gives a copy the attributes of what it is a copy of.
     fn dress(
         &self,
         from: Target<'_>,
         to: Target<'_>,
         stat: &Stat,
         marked: bool,
-    ) -> SysResult<Stat> {
+        data: Data,
+    ) -> SysResult<Finished> {
         // The owner comes first, since changing it clears a file's capabilities.
         let fresh = self.status(to)?;
         let same_owner = (fresh.st_uid, fresh.st_gid) == (stat.st_uid, stat.st_gid);
@@ -249,8 +262,18 @@ impl Core {
         if !same_mode && type_of(stat) != FileType::Symlink {
             inode_io::chmod(to, stat.st_mode & 0o7777)?;
         }
-        inode_io::set_times(to, atime_of(stat), mtime_of(stat))?;
-        Ok(fresh)
+        // A truncation sets the times, which a new file has, and takes away what lets others act as
+        // its owner.
+        let is_cut = data == Data::Nothing
+            && type_of(stat) == FileType::RegularFile
+            && !has_xattrs
+            && stat.st_mode & 0o6000 == 0;
+        if is_cut {
+            inode_io::set_access_time(to, atime_of(stat))?;
+        } else {
+            inode_io::set_times(to, atime_of(stat), mtime_of(stat))?;
+        }
+        Ok(Finished { fresh, is_cut })
     }
 
     pub(super) fn status(&self, target: Target<'_>) -> SysResult<Stat> {

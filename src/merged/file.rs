@@ -96,7 +96,7 @@ impl OpenOptions {
 
     /// How a file that is found is held: as it is read, or its data copied up.
     fn hold(&self) -> OFlags {
-        match (self.writes(), self.truncate || self.create_new) {
+        match (self.writes(), self.create_new) {
             (_, true) => OFlags::PATH,
             (true, _) => OFlags::RDWR,
             _ => OFlags::RDONLY,
@@ -236,10 +236,11 @@ impl Core {
         self.upper()?;
         let read = if options.read { Access::READ_OK } else { Access::empty() };
         self.must_be_able(&node, read | Access::WRITE_OK)?;
-        self.copy_up(&node, if options.truncate { Data::Nothing } else { Data::Whole })?;
+        let data = if options.truncate { Data::Nothing } else { Data::Whole };
+        let is_cut = self.copy_up(&node, data)?;
         let Real::File(real) = node.real() else { return Err(Errno::ISDIR) };
         let file = if real.access == Held::ReadWrite && !options.append {
-            if options.truncate {
+            if options.truncate && !is_cut {
                 rustix::fs::ftruncate(&*real.held, 0)?;
             }
             Arc::clone(&real.held)

@@ -76,6 +76,13 @@ pub(crate) fn set_times(target: Target<'_>, atime: Timestamp, mtime: Timestamp) 
     }
 }
 
+/// Sets the access time, and leaves the modification time.
+pub(crate) fn set_access_time(target: Target<'_>, atime: Timestamp) -> SysResult<()> {
+    let mut times = timestamps(atime, atime);
+    times.last_modification.tv_nsec = rustix::fs::UTIME_OMIT;
+    set_timestamps(target, &times)
+}
+
 /// As [`set_times`], with `UTIME_NOW` and `UTIME_OMIT` as the kernel takes them.
 pub(crate) fn set_timestamps(target: Target<'_>, times: &Timestamps) -> SysResult<()> {
     match target {
