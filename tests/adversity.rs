@@ -40,9 +40,18 @@ fn container(store: &Store) -> PathBuf {
     containers.map(|entry| entry.unwrap().path()).next().unwrap()
 }
 
-/// Takes a mount away as somebody who knows nothing of the store.
+/// Takes a mount away as somebody who knows nothing of the store, and tries again while whoever
+/// looks at all mounts of the machine is inside.
 fn unmount_behind_its_back(target: &Path) {
-    rustix::mount::unmount(target, UnmountFlags::empty()).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) if std::time::Instant::now() < end => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            other => return other.unwrap(),
+        }
+    }
 }
 
 /// Makes what was written of a mount that of an earlier boot.

@@ -1,57 +1,63 @@
-//! Reads and decompresses on one thread while another unpacks.
+//! Reads and decompresses on one thread while another unpacks, and takes the digest on a third.
 
-use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::digesting::{AHEAD, Chunk, Digesting, Pool};
+use crate::digest::Digest;
+use crate::error::{Context, Error, ErrorKind, Result};
 
-/// Bytes that are handed over at once.
-const CHUNK: usize = 256 << 10;
-
-/// How many chunks may be ahead of the work; with the two in hand, the most memory that is used.
-const AHEAD: usize = 4;
-
-/// Runs `work` on the bytes of `input`, which are read ahead of it.
+/// Runs `work` on the bytes of `input`, which are read ahead of it; gives also their digest and
+/// number.
 ///
 /// `input` is read on the caller's thread, so it need not be `Send`, and `work` runs on another;
-/// but where all of it fits one chunk, everything happens here. `input` is read to its end unless
-/// `work` fails or returns early.
+/// but where all of it fits one buffer, everything happens here. Nobody copies a buffer: `work` and
+/// the digest see the one that was read into. `input` is read to its end unless `work` fails or
+/// returns early, in which case the digest is that of what was read.
 pub(super) fn read_ahead<T: Send>(
     input: &mut dyn Read,
-    work: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
-) -> Result<T> {
-    let mut first = vec![0; CHUNK];
-    let (length, ended) = fill(input, &mut first);
-    first.truncate(length);
-    match ended {
-        Some(Ok(())) => return work(&mut first.as_slice()),
-        Some(Err(error)) => return work(&mut first.as_slice().chain(Failing(Some(error)))),
-        None => {}
-    }
-    let (full_sender, full) = sync_channel(AHEAD);
-    let (empty_sender, empty) = channel();
-    std::thread::scope(|scope| {
-        let mut reader = ChunkReader { full, empty: empty_sender, chunk: first, at: 0 };
-        let worker = scope.spawn(move || work(&mut reader));
-        pump(input, &full_sender, &empty);
-        drop(full_sender);
-        worker.join().unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Io, "the thread that unpacks a changeset died"))
-        })
-    })
+    work: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
+) -> Result<(T, Digest, u64)> {
+    let (pool, mut digesting) = (Pool::new(), Digesting::new());
+    let (first, ended) = pool.fill(|buffer| fill(input, buffer));
+    digesting.take(&first);
+    let (full, waiting) = sync_channel(AHEAD);
+    let mut reader = Reader { waiting, chunk: first, at: 0 };
+    let done = match ended {
+        Some(ended) => {
+            // There is room for one.
+            ended.err().map(|error| full.send(Err(error)));
+            drop(full);
+            work(&mut reader)?
+        }
+        None => std::thread::scope(|scope| {
+            let work = move || work(&mut reader);
+            let worker = std::thread::Builder::new().spawn_scoped(scope, work);
+            let worker = worker.during("start", "thread")?;
+            pump(input, &pool, &mut digesting, &full);
+            drop(full);
+            worker.join().unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Io, "the thread that unpacks a changeset died"))
+            })
+        })?,
+    };
+    let (digest, bytes) = digesting.finish()?;
+    Ok((done, digest, bytes))
 }
 
-type Chunk = io::Result<Vec<u8>>;
+/// What is handed to the worker; an error in the place of more bytes.
+type Handed = io::Result<Arc<Chunk>>;
 
 /// Sends what is read until the end, an error, or until nobody takes it any more.
-fn pump(input: &mut dyn Read, full: &SyncSender<Chunk>, empty: &Receiver<Vec<u8>>) {
+fn pump(input: &mut dyn Read, pool: &Pool, digesting: &mut Digesting, full: &SyncSender<Handed>) {
     loop {
-        let mut chunk = empty.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let (length, ended) = fill(input, &mut chunk);
-        chunk.truncate(length);
-        if length > 0 && full.send(Ok(chunk)).is_err() {
-            return;
+        let (chunk, ended) = pool.fill(|buffer| fill(input, buffer));
+        if !chunk.bytes().is_empty() {
+            digesting.take(&chunk);
+            if full.send(Ok(chunk)).is_err() {
+                return;
+            }
         }
         match ended {
             None => {}
@@ -80,49 +86,42 @@ fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> (usize, Option<io::Result<()
 }
 
 /// The worker's end.
-struct ChunkReader {
-    full: Receiver<Chunk>,
-    empty: Sender<Vec<u8>>,
-    chunk: Vec<u8>,
+struct Reader {
+    waiting: Receiver<Handed>,
+    chunk: Arc<Chunk>,
     at: usize,
 }
 
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
-            match self.full.recv() {
-                Ok(Ok(chunk)) => {
-                    let used = std::mem::replace(&mut self.chunk, chunk);
-                    self.at = 0;
-                    // The reader may have come to its end and gone.
-                    let _ = self.empty.send(used);
-                }
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Ok(0),
-            }
+impl BufRead for Reader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.bytes().len()
+            && let Ok(next) = self.waiting.recv()
+        {
+            self.chunk = next?;
+            self.at = 0;
         }
-        let mut rest = self.chunk.get(self.at..).unwrap_or_default();
-        let count = rest.read(buffer)?;
-        self.at += count;
-        Ok(count)
+        Ok(self.chunk.bytes().get(self.at..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at = (self.at + amount).min(self.chunk.bytes().len());
     }
 }
 
-/// An error in the place of more bytes.
-struct Failing(Option<io::Error>);
-
-impl Read for Failing {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        self.0.take().map_or(Ok(0), Err)
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::digesting::CHUNK;
     use super::*;
-    use crate::error::Context;
 
-    fn whole(input: &mut dyn Read) -> Result<Vec<u8>> {
+    fn whole(input: &mut dyn Read) -> Result<(Vec<u8>, Digest, u64)> {
         read_ahead(input, |reader| {
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes).during("read", "test")?;
@@ -134,18 +133,24 @@ mod tests {
     fn all_bytes_arrive_in_order() {
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 20 * CHUNK + 7] {
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            assert!(whole(&mut bytes.as_slice()).unwrap() == bytes, "{length}");
+            let (read, digest, count) = whole(&mut bytes.as_slice()).unwrap();
+            assert!(read == bytes, "{length}");
+            assert_eq!((digest, count), (Digest::of(&bytes), length as u64));
         }
     }
 
     #[test]
     fn an_error_of_either_side_ends_both() {
-        for length in [10, 9 * CHUNK] {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::from(io::ErrorKind::BrokenPipe))
+            }
+        }
+        for length in [10, CHUNK, 9 * CHUNK] {
             let bytes = vec![7; length];
-            let mut broken =
-                bytes.as_slice().chain(Failing(Some(io::Error::from(io::ErrorKind::BrokenPipe))));
-            assert!(whole(&mut broken).is_err());
-            let refused: Result<()> = read_ahead(&mut bytes.as_slice(), |_| {
+            assert!(whole(&mut bytes.as_slice().chain(Failing)).is_err());
+            let refused: Result<((), _, _)> = read_ahead(&mut bytes.as_slice(), |_| {
                 Err(Error::new(ErrorKind::Cancelled, "enough"))
             });
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Cancelled);

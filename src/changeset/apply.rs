@@ -1,10 +1,11 @@
 //! [`apply`]: a changeset into a directory.
 
-use std::io::{self, Read};
+use std::io::{BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ahead::read_ahead;
 use super::attributes::{Attach, Unkept};
+use super::digesting::Seen;
 use super::entries::EntriesWriter;
 use super::limits::ApplyLimits;
 use super::reader::TarReader;
@@ -12,7 +13,7 @@ use super::split::SplitWriter;
 use super::tree::Tree;
 use super::unpack::Unpack;
 use crate::compression::Compression;
-use crate::digest::{DiffId, Digest, Hashing};
+use crate::digest::{DiffId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::format::{Assumptions, Ownership};
 use crate::namespace::Namespace;
@@ -106,15 +107,14 @@ pub struct Applied {
 /// Source: OCI image-spec, layer.md.
 pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<Applied> {
     let read = AtomicU64::new(0);
-    let mut compressed = Hashing::new(Counted { inner: input, count: &read });
+    let mut compressed = Seen::new(input, &read);
     let (compression, whole) = Compression::sniff(&mut compressed).during("read", "changeset")?;
-    let mut plain = Hashing::new(compression.decoder(whole)?);
-    let unpacked = read_ahead(&mut plain, |tar| unpack(tar, dir, options, &read))?;
-    let (diff_digest, changeset_bytes, decoded) = plain.finish();
-    drop(decoded);
+    let mut plain = compression.decoder(whole)?;
+    let (unpacked, diff_digest, changeset_bytes) =
+        read_ahead(&mut plain, |tar| unpack(tar, dir, options, &read))?;
+    drop(plain);
     // Whatever stands behind the compressed data is part of the blob.
-    io::copy(&mut compressed, &mut io::sink()).during("read", "changeset")?;
-    let (digest, read_bytes, _) = compressed.finish();
+    let (digest, read_bytes) = compressed.finish().during("read", "changeset")??;
     report(options, read_bytes, unpacked.entries)?;
     let diff_id = DiffId::new(diff_digest);
     expect(options.expected_digest, digest, "digest")?;
@@ -158,7 +158,7 @@ struct Unpacked {
 
 /// Makes the files of a plain tar.
 fn unpack(
-    tar: &mut dyn Read,
+    tar: &mut dyn BufRead,
     dir: &Dir,
     options: &ApplyOptions<'_>,
     read: &AtomicU64,
@@ -221,19 +221,5 @@ fn expect<T: PartialEq + std::fmt::Display>(
         )
         .hint("the data is damaged or not what its manifest says: fetch or build it again")),
         _ => Ok(()),
-    }
-}
-
-/// Counts what is read, for whoever cannot reach the reader.
-struct Counted<'a, R> {
-    inner: R,
-    count: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
     }
 }

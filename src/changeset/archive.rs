@@ -2,11 +2,12 @@
 //! a tree and out of one.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 
 use super::acl;
 use super::content::data_runs;
+use super::digesting::CHUNK;
 use super::entry::Body;
 use super::header::invalid;
 use super::limits::ApplyLimits;
@@ -80,6 +81,7 @@ pub(crate) fn read_archive(
 ) -> Result<()> {
     let (compression, input) = Compression::sniff(input).during("read", "archive")?;
     let decoder = compression.decoder(input)?;
+    let decoder = BufReader::with_capacity(CHUNK, decoder);
     let mut tar = TarReader::new(decoder, limits.clone(), false);
     while let Some(entry) = tar.next()? {
         watch.check()?;
@@ -118,7 +120,7 @@ struct Payload<'a, R> {
     ready: VecDeque<(u64, Range<usize>)>,
 }
 
-impl<'a, R: Read> Payload<'a, R> {
+impl<'a, R: BufRead> Payload<'a, R> {
     fn new(tar: &'a mut TarReader<R>, runs: Vec<(u64, u64)>) -> Self {
         Self { tar, runs: runs.into(), buffer: Vec::new(), ready: VecDeque::new() }
     }
@@ -134,7 +136,7 @@ impl<'a, R: Read> Payload<'a, R> {
     }
 }
 
-impl<R: Read> Pieces for Payload<'_, R> {
+impl<R: BufRead> Pieces for Payload<'_, R> {
     fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
         while self.ready.is_empty() {
             let Some((at, left)) = self.runs.pop_front() else { return Ok(None) };

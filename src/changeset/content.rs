@@ -1,7 +1,7 @@
 //! Writes a payload into a file: only what is data, long zeros become holes.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::BufRead;
 
 use super::checksum::Checksum;
 use super::header::invalid;
@@ -17,7 +17,7 @@ const GRAIN: usize = 4 << 10;
 
 /// Writes the payload into the file's runs; long zeros, and what lies between runs, become holes.
 /// Gives the checksum of the whole content.
-pub(super) fn write_content<R: Read>(
+pub(super) fn write_content<R: BufRead>(
     file: &File,
     runs: &[(u64, u64)],
     size: u64,

@@ -16,6 +16,7 @@ mod checksum;
 mod compare;
 mod content;
 mod copy_tree;
+mod digesting;
 mod entries;
 mod entry;
 mod equal;

@@ -1,6 +1,6 @@
 //! [`TarReader`]: a changeset's entries and payloads, one after the other, and every byte between.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use super::entry::{Body, Entry, GnuLong};
 use super::header::{BLOCK, Header, gnu_sparse_block, invalid};
@@ -9,19 +9,16 @@ use super::pax::Records;
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::inode::FileKind;
 
-/// How much is read at once; also the largest slice of payload that is handed out.
-const BUFFER: usize = 256 << 10;
-
 /// Reads a tar from a stream.
 ///
 /// After [`next`](Self::next) gave an entry its payload is taken with [`payload`](Self::payload);
 /// what is not taken is skipped. All bytes that are no payload are kept in between, so that the
-/// very same tar can be written again.
+/// very same tar can be written again. Payloads are handed out where the input has them.
 pub(super) struct TarReader<R> {
     input: R,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+    /// How many bytes the input's buffer holds, and how many of them were handed out.
+    held: usize,
+    taken: usize,
     /// Bytes of the current entry's payload that were not taken yet.
     remaining: u64,
     /// Zeros behind the payload, up to a whole block.
@@ -43,14 +40,13 @@ struct Prelude {
     seen: bool,
 }
 
-impl<R: Read> TarReader<R> {
+impl<R: BufRead> TarReader<R> {
     /// Reads from `input`; `keep` says whether the bytes between payloads are wanted.
     pub(super) fn new(input: R, limits: ApplyLimits, keep: bool) -> Self {
         Self {
             input,
-            buffer: vec![0; BUFFER],
-            start: 0,
-            end: 0,
+            held: 0,
+            taken: 0,
             remaining: 0,
             padding: 0,
             globals: Records::default(),
@@ -233,9 +229,7 @@ impl<R: Read> TarReader<R> {
         }
         let count = self.fill_some(limit)?;
         self.remaining -= count as u64;
-        let from = self.start;
-        self.start += count;
-        Ok(self.buffer.get(from..from + count).unwrap_or_default())
+        self.hand_out(count)
     }
 
     /// Skips a piece of the current entry's payload; `false` at its end.
@@ -264,7 +258,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn at_end(&self) -> bool {
-        self.start == self.end
+        self.taken == self.held
     }
 
     /// One whole block; `None` at a clean end of the stream.
@@ -278,15 +272,11 @@ impl<R: Read> TarReader<R> {
                 }
                 return Err(truncated("inside a header"));
             }
-            let available = self.buffer.get(self.start..self.end).unwrap_or_default();
-            let count = available.len().min(BLOCK - filled);
-            if let (Some(to), Some(from)) =
-                (block.get_mut(filled..filled + count), available.get(..count))
-            {
-                to.copy_from_slice(from);
+            let piece = self.slice((BLOCK - filled) as u64)?;
+            if let Some(to) = block.get_mut(filled..filled + piece.len()) {
+                to.copy_from_slice(piece);
             }
-            self.start += count;
-            filled += count;
+            filled += piece.len();
         }
         self.keep(&block);
         Ok(Some(block))
@@ -309,27 +299,33 @@ impl<R: Read> TarReader<R> {
     /// At least one byte and at most `limit`, out of the buffer.
     fn slice(&mut self, limit: u64) -> Result<&[u8]> {
         let count = self.fill_some(limit)?;
-        let from = self.start;
-        self.start += count;
-        Ok(self.buffer.get(from..from + count).unwrap_or_default())
+        self.hand_out(count)
+    }
+
+    /// The next bytes of the input's buffer, of which there are as many.
+    fn hand_out(&mut self, count: usize) -> Result<&[u8]> {
+        let from = self.taken;
+        self.taken += count;
+        let buffer = self.input.fill_buf().during("read", "changeset")?;
+        Ok(buffer.get(from..from + count).unwrap_or_default())
     }
 
     fn fill_some(&mut self, limit: u64) -> Result<usize> {
         if self.at_end() && !self.refill()? {
             return Err(truncated("inside a payload"));
         }
-        let available = self.end - self.start;
+        let available = self.held - self.taken;
         Ok(usize::try_from(limit).map_or(available, |limit| available.min(limit)))
     }
 
     /// Reads on; `false` at the end of the stream.
     fn refill(&mut self) -> Result<bool> {
-        self.start = 0;
-        self.end = 0;
+        self.input.consume(self.taken);
+        (self.held, self.taken) = (0, 0);
         loop {
-            match self.input.read(&mut self.buffer) {
+            match self.input.fill_buf().map(<[u8]>::len) {
                 Ok(count) => {
-                    self.end = count;
+                    self.held = count;
                     self.bytes += count as u64;
                     let limit = self.limits.bytes;
                     limits::check(self.bytes, limit, "bytes in a changeset")?;

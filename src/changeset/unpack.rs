@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::io::Read;
+use std::io::BufRead;
 use std::rc::Rc;
 
 use rustix::fs::{FileType, OFlags};
@@ -81,7 +81,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// Makes what an entry describes, or notes the mark that it is.
-    pub(super) fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<()> {
+    pub(super) fn entry<R: BufRead>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<()> {
         let path = LayerPath::parse(&entry.raw_path).map_err(as_data)?;
         limits::check(path.components().count(), self.limits.depth, "names in a path")?;
         let Some((parent, name)) = path.split() else { return self.root_entry(entry) };
@@ -114,7 +114,7 @@ impl<'a> Unpack<'a> {
     }
 
     /// Keeps the tar's own bytes since the last call.
-    pub(super) fn keep<R: Read>(&mut self, tar: &mut TarReader<R>) -> Result<()> {
+    pub(super) fn keep<R: BufRead>(&mut self, tar: &mut TarReader<R>) -> Result<()> {
         match &mut self.split {
             Some(split) => split.raw(&tar.take_kept()),
             None => Ok(()),
@@ -160,7 +160,7 @@ impl<'a> Unpack<'a> {
         }
     }
 
-    fn plain<R: Read>(
+    fn plain<R: BufRead>(
         &mut self,
         parent: &LayerPath,
         name: &[u8],
@@ -262,7 +262,7 @@ impl<'a> Unpack<'a> {
         Ok(node)
     }
 
-    fn make_file<R: Read>(
+    fn make_file<R: BufRead>(
         &mut self,
         dir: &Dir,
         name: &[u8],

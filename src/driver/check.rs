@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::finding::FindingKind;
 use crate::layer_path::LayerPath;
 use crate::store::{Fault, LayerKey, LeasedLayer};
+use crate::sys::parallel;
 use crate::watch::Watch;
 
 /// How closely a store is looked at.
@@ -100,17 +101,8 @@ impl Driver {
                 }
             }
         };
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let waiting = lock(&pending).len();
-        match threads.min(waiting) {
-            0 | 1 => work(),
-            threads => std::thread::scope(|scope| {
-                (0..threads).for_each(|_| drop(scope.spawn(work)));
-            }),
-        }
+        let threads = parallel::threads(options.threads).min(lock(&pending).len());
+        parallel::side_by_side(threads, work);
         let (findings, failed) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.findings.extend(findings);
         found

@@ -16,6 +16,7 @@ use crate::image::{
 use crate::store::{
     FinishedLayer, LayerKey, LeasedChain, LeasedLayer, NewImage, Reserved, Retention,
 };
+use crate::sys::parallel;
 use crate::watch::{Phase, Progress, Watch};
 
 /// How images are loaded.
@@ -221,11 +222,7 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<Vec<FinishedLayer>> {
         blobs.sort_by_key(|blob| blob.size);
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let threads = threads.min(blobs.len());
+        let threads = parallel::threads(options.threads).min(blobs.len());
         let pending = Mutex::new(blobs);
         let results = Mutex::new((Vec::new(), None));
         let work = || {
@@ -242,15 +239,7 @@ impl Driver {
                 }
             }
         };
-        if threads <= 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(work);
-                }
-            });
-        }
+        parallel::side_by_side(threads, work);
         let (finished, failed) =
             results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         match failed {

@@ -14,6 +14,7 @@ pub(crate) mod interrupts;
 pub(crate) mod lock;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;
+pub(crate) mod parallel;
 #[cfg(feature = "bundle")]
 pub(crate) mod private_mounts;
 pub(crate) mod probe;

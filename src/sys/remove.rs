@@ -1,7 +1,6 @@
 //! Removes whole trees by directory handle, whatever their modes and however deep, on several threads
 //! where there is much to remove.
 
-use std::num::NonZero;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -253,7 +252,7 @@ impl Removal<'_> {
 fn most_threads() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let afforded = usize::try_from(descriptors / (4 * DEPTH as u64)).unwrap_or(MOST_THREADS);
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let processors = super::parallel::threads(0);
     processors.min(afforded).min(MOST_THREADS)
 }
 
