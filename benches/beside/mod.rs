@@ -1,6 +1,8 @@
 //! What benches with a floor share: images of many files, and medians of interleaved runs.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
+pub(crate) mod life;
+
 use std::time::Duration;
 
 use criterion::Criterion;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::classic;
+use super::find::Source;
 use super::options::{MountAccess, Restrictions, Way};
 use super::plan::{Kind, MountPlan};
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -94,7 +95,7 @@ impl MountPlan {
                     }
                     let attributes = attributes(self.options.restrict, self.options.access);
                     return hand_over_upper(&context, upper)
-                        .and_then(|()| finish(&context, list, attributes))
+                        .and_then(|()| finish(&context, upper, list, attributes))
                         .map(Mounted)
                         .map_err(|error| failed(&context, error));
                 }
@@ -280,12 +281,22 @@ fn overlay(
         }
     };
     configured
-        .and_then(|()| finish(&context, list, attributes))
+        .and_then(|()| finish(&context, upper, list, attributes))
         .map_err(|error| failed(&context, error))
 }
 
 /// Sets the options and makes the mount.
-fn finish(context: &Context, list: &List, attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+fn finish(
+    context: &Context,
+    upper: Option<Upper<'_>>,
+    list: &List,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    if let Some(Upper { upper, .. }) = upper {
+        let volatile = list.iter().any(|(key, _)| *key == "volatile");
+        let source = Source::of(&upper.dir.stat_self()?).text(volatile);
+        context.string("source", source.as_bytes())?;
+    }
     list.iter().try_for_each(|(key, value)| match value {
         Some(value) => context.string(key, value.as_bytes()),
         None => context.flag(key),

@@ -5,9 +5,12 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Stat;
+
 use crate::error::{Context, ErrorKind, Result};
 use crate::sys::Dir;
 use crate::sys::mountinfo::{self, MountInfo};
+use crate::sys::statmount;
 
 /// An overlay that the process sees mounted.
 #[non_exhaustive]
@@ -75,12 +78,71 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>> {
 /// # Errors
 /// Where `/proc` is not mounted.
 pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
+    if let Some(found) = asked_one_by_one(upper) {
+        return Ok(found);
+    }
     // The name of its parent stands in the line as it is where nothing in it is escaped.
     let parent = upper.parent().and_then(Path::file_name).map(OsStr::as_bytes);
     let plain = |name: &&[u8]| name.iter().all(u8::is_ascii_alphanumeric);
     let mut overlays = overlays_with(parent.filter(plain))?;
     overlays.retain(|entry| entry.writes_to(upper));
     Ok(overlays)
+}
+
+/// As [`with_upper`], by questions to the kernel whose cost does not depend on how many layers the
+/// mounts have; `None` where it does not answer them.
+fn asked_one_by_one(upper: &Path) -> Option<Vec<MountEntry>> {
+    let wanted = Source::of(&rustix::fs::lstat(upper).ok()?);
+    let mut found = Vec::new();
+    for overlay in statmount::overlays().ok()? {
+        let source = overlay.source.as_deref().and_then(Source::parse);
+        if let Some((source, volatile)) = source {
+            if source == wanted {
+                let upper = Some(upper.to_owned());
+                found.push(MountEntry { target: overlay.target, upper, volatile });
+            }
+            continue;
+        }
+        // Somebody else mounted it.
+        let options = overlay.options().ok()??;
+        let entry = entry(MountInfo::of_overlay(overlay.target, options));
+        if entry.writes_to(upper) {
+            found.push(entry);
+        }
+    }
+    Some(found)
+}
+
+/// What overlays with an UpperDir are mounted from, so that they are known by it, however the
+/// UpperDir is called now: `overlay2:DEVICE:INODE` of that, and `:volatile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    device: u64,
+    inode: u64,
+}
+
+impl Source {
+    const BEGINNING: &str = "overlay2:";
+    const VOLATILE: &str = ":volatile";
+
+    pub(super) fn of(upper: &Stat) -> Self {
+        Self { device: upper.st_dev, inode: upper.st_ino }
+    }
+
+    pub(super) fn text(self, volatile: bool) -> String {
+        let Self { device, inode } = self;
+        let ending = if volatile { Self::VOLATILE } else { "" };
+        format!("{}{device}:{inode}{ending}", Self::BEGINNING)
+    }
+
+    /// Whether it is one, and whether the mount is volatile.
+    fn parse(text: &[u8]) -> Option<(Self, bool)> {
+        let text = std::str::from_utf8(text).ok()?.strip_prefix(Self::BEGINNING)?;
+        let numbers = text.strip_suffix(Self::VOLATILE);
+        let (device, inode) = numbers.unwrap_or(text).split_once(':')?;
+        let source = Self { device: device.parse().ok()?, inode: inode.parse().ok()? };
+        Some((source, numbers.is_some()))
+    }
 }
 
 /// The first process in the mount namespace with the inode `namespace` that shows an overlay which
@@ -156,4 +218,22 @@ pub fn showing(names: &HashSet<String>, own: &Path) -> Option<Showing> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_tells_what_it_is_of() {
+        let source = Source { device: 2049, inode: u64::MAX };
+        for volatile in [false, true] {
+            assert_eq!(Source::parse(source.text(volatile).as_bytes()), Some((source, volatile)));
+        }
+        for other in
+            ["overlay", "overlay2:", "overlay2:1", "overlay2:1:x", "overlay2:1:2:3", "none"]
+        {
+            assert_eq!(Source::parse(other.as_bytes()), None, "{other}");
+        }
+    }
 }

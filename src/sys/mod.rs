@@ -20,6 +20,7 @@ pub(crate) mod private_mounts;
 pub(crate) mod probe;
 pub(crate) mod random;
 pub(crate) mod remove;
+pub(crate) mod statmount;
 pub(crate) mod subid;
 pub(crate) mod unshare;
 pub(crate) mod userns;

@@ -24,12 +24,23 @@ pub(crate) struct MountInfo {
 }
 
 impl MountInfo {
+    /// An overlay, of which the kernel told these options.
+    pub(crate) fn of_overlay(target: PathBuf, options: Vec<u8>) -> Self {
+        Self { root: b"/".to_vec(), target, file_system: b"overlay".to_vec(), options }
+    }
+
     /// The value of an option of the file system.
     pub(crate) fn option(&self, key: &str) -> Option<Vec<u8>> {
         self.options.split(|&byte| byte == b',').find_map(|option| {
             let value = option.strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
             Some(unescape(value))
         })
+    }
+
+    /// Whether these are among the options.
+    #[cfg(test)]
+    pub(crate) fn has_options(&self, options: &[u8]) -> bool {
+        self.options.ends_with(options)
     }
 
     /// The paths of what it shows: its root, and an overlay's layers, escaped.

@@ -1,0 +1,204 @@
+//! `listmount` and `statmount` (Linux 6.8): the mounts that the process sees, asked of the kernel one
+//! by one, without the text of every layer of every overlay that `/proc/self/mountinfo` holds.
+//!
+//! Source: statmount(2), listmount(2), `linux/mount.h`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::dir::SysResult;
+
+/// An overlay that the process sees mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    id: u64,
+    pub(crate) target: PathBuf,
+    /// What it was mounted from, a free text; `None` where the kernel does not tell (before 6.13).
+    pub(crate) source: Option<Vec<u8>>,
+}
+
+/// The same on every architecture.
+const SYS_STATMOUNT: libc::c_long = 457;
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+/// Everything beneath the root directory of the process.
+const LSMT_ROOT: u64 = u64::MAX;
+
+const SB_BASIC: u64 = 0x1;
+const MNT_POINT: u64 = 0x10;
+const MNT_OPTS: u64 = 0x80;
+const SB_SOURCE: u64 = 0x200;
+
+/// `s_magic` of an overlay.
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// `struct mnt_id_req`.
+#[repr(C)]
+struct Request {
+    size: u32,
+    spare: u32,
+    mount: u64,
+    param: u64,
+}
+
+impl Request {
+    fn new(mount: u64, param: u64) -> Self {
+        let size = u32::try_from(size_of::<Self>()).unwrap_or(u32::MAX);
+        Self { size, spare: 0, mount, param }
+    }
+}
+
+/// What `statmount` answers: a head of 512 bytes, then strings, to which the head has offsets.
+struct Answer(Vec<u64>);
+
+impl Answer {
+    const HEAD: usize = 512;
+
+    fn number<const BYTES: usize>(&self, at: usize) -> [u8; BYTES] {
+        let words = self.0.iter().skip(at / 8).flat_map(|word| word.to_ne_bytes());
+        let mut bytes = [0; BYTES];
+        bytes.iter_mut().zip(words.skip(at % 8)).for_each(|(to, from)| *to = from);
+        bytes
+    }
+
+    fn has(&self, what: u64) -> bool {
+        u64::from_ne_bytes(self.number(8)) & what == what
+    }
+
+    fn magic(&self) -> u64 {
+        u64::from_ne_bytes(self.number(24))
+    }
+
+    /// The string whose offset stands at `at`; it ends with NUL.
+    fn string(&self, at: usize) -> Vec<u8> {
+        let offset = u32::from_ne_bytes(self.number(at));
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(Self::HEAD);
+        let words = self.0.iter().skip(start / 8).flat_map(|word| word.to_ne_bytes());
+        words.skip(start % 8).take_while(|&byte| byte != 0).collect()
+    }
+}
+
+/// The overlays that the process sees, in the order in which they were mounted.
+///
+/// The error is ENOSYS where the kernel does not know the call, and whatever a filter of system calls
+/// makes of it.
+pub(crate) fn overlays() -> SysResult<Vec<Overlay>> {
+    let mut overlays = Vec::new();
+    let mut last = 0;
+    loop {
+        let mut ids = [0; 512];
+        let count = list(last, &mut ids)?;
+        let found = ids.get(..count).unwrap_or_default();
+        for &id in found {
+            let answer = match ask(id, SB_BASIC | MNT_POINT | SB_SOURCE) {
+                // It is gone meanwhile, or not to be looked at.
+                Err(Errno::NOENT | Errno::PERM) => continue,
+                other => other?,
+            };
+            if answer.has(SB_BASIC | MNT_POINT) && answer.magic() == OVERLAYFS {
+                let target = OsString::from_vec(answer.string(108)).into();
+                let source = answer.has(SB_SOURCE).then(|| answer.string(124));
+                overlays.push(Overlay { id, target, source });
+            }
+        }
+        match found.last() {
+            Some(&id) if count == ids.len() => last = id,
+            _ => return Ok(overlays),
+        }
+    }
+}
+
+impl Overlay {
+    /// The options of the file system, commas between them, escaped as the kernel escapes them; `None`
+    /// where it is gone, or the kernel does not tell (before 6.11).
+    pub(crate) fn options(&self) -> SysResult<Option<Vec<u8>>> {
+        match ask(self.id, MNT_OPTS) {
+            Ok(answer) => Ok(answer.has(MNT_OPTS).then(|| answer.string(4))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "a system call that no crate wraps yet")]
+fn list(after: u64, ids: &mut [u64]) -> SysResult<usize> {
+    let request = Request::new(LSMT_ROOT, after);
+    // SAFETY: the kernel reads a whole `mnt_id_req` of the size that it names, writes at most as many
+    // numbers as `ids` has, and keeps neither.
+    let count = unsafe {
+        libc::syscall(
+            SYS_LISTMOUNT,
+            std::ptr::from_ref(&request),
+            ids.as_mut_ptr(),
+            ids.len(),
+            0_usize,
+        )
+    };
+    usize::try_from(count).map_err(|_| last_error())
+}
+
+#[expect(unsafe_code, reason = "a system call that no crate wraps yet")]
+fn ask(mount: u64, what: u64) -> SysResult<Answer> {
+    // The options of an overlay of hundreds of layers are tens of kilobytes.
+    let mut words = if what & MNT_OPTS == 0 { 256 } else { 8 << 10 };
+    loop {
+        let mut answer = vec![0_u64; words];
+        let request = Request::new(mount, what);
+        // SAFETY: the kernel reads a whole `mnt_id_req` of the size that it names, writes at most as
+        // many bytes as `answer` has, and keeps neither.
+        let result = unsafe {
+            libc::syscall(
+                SYS_STATMOUNT,
+                std::ptr::from_ref(&request),
+                answer.as_mut_ptr(),
+                size_of_val(answer.as_slice()),
+                0_usize,
+            )
+        };
+        match (result, words) {
+            (0, _) => return Ok(Answer(answer)),
+            (_, ..=0xf_ffff) if last_error() == Errno::OVERFLOW => words *= 4,
+            _ => return Err(last_error()),
+        }
+    }
+}
+
+fn last_error() -> Errno {
+    let last = std::io::Error::last_os_error();
+    Errno::from_io_error(&last).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mountinfo;
+
+    #[test]
+    fn the_same_overlays_as_in_mountinfo() {
+        // Others come and go meanwhile.
+        for attempt in 0..200 {
+            let before = mountinfo::read(None).unwrap();
+            let found = match overlays() {
+                Err(Errno::NOSYS | Errno::PERM) => return,
+                other => other.unwrap(),
+            };
+            let options: Vec<_> = found.iter().map(|overlay| overlay.options().unwrap()).collect();
+            let after = mountinfo::read(None).unwrap();
+            if before != after || options.contains(&None) && attempt < 100 {
+                continue;
+            }
+            let overlays: Vec<_> =
+                after.iter().filter(|info| info.file_system == b"overlay").collect();
+            let targets: Vec<_> = overlays.iter().map(|info| &info.target).collect();
+            assert_eq!(found.iter().map(|overlay| &overlay.target).collect::<Vec<_>>(), targets);
+            for (info, options) in overlays.iter().zip(options.into_iter().flatten()) {
+                assert!(info.has_options(&options), "{info:?}");
+            }
+            return;
+        }
+        panic!("mounts never stood still");
+    }
+}
