@@ -289,7 +289,8 @@ for ((run = 0; run < runs; run++)); do
   done
 done
 
-version() { "$@" 2>/dev/null | grep -o '[0-9][0-9]*\.[0-9][0-9.]*' | head -1; }
+# Without the helper that fuse-overlayfs names first.
+version() { "$@" 2>/dev/null | grep -v ^fusermount | grep -o '[0-9][0-9]*\.[0-9][0-9.]*' | head -1; }
 echo "$(wc -l <"$place/blobs") layers, $(du -sm "$layout" | cut -f1) MB compressed; $changed changed" \
   "files; medians of $runs interleaved runs; $(nproc) processors, Linux $(uname -r)," \
   "$(stat -f -c %T "$place")"
