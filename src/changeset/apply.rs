@@ -114,7 +114,7 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
         read_ahead(&mut plain, |tar| unpack(tar, dir, options, &read))?;
     drop(plain);
     // Whatever stands behind the compressed data is part of the blob.
-    let (digest, read_bytes) = compressed.finish().during("read", "changeset")??;
+    let (digest, read_bytes) = compressed.finish()?;
     report(options, read_bytes, unpacked.entries)?;
     let diff_id = DiffId::new(diff_digest);
     expect(options.expected_digest, digest, "digest")?;

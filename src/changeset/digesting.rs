@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::digest::{Digest, Hashing};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Bytes of one buffer.
 pub(super) const CHUNK: usize = 512 << 10;
@@ -148,9 +148,9 @@ impl<'a, R: Read> Seen<'a, R> {
     ///
     /// # Errors
     /// Those of the reader below.
-    pub(super) fn finish(mut self) -> io::Result<Result<(Digest, u64)>> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(self.digesting.finish())
+    pub(super) fn finish(mut self) -> Result<(Digest, u64)> {
+        io::copy(&mut self, &mut io::sink()).during("read", "changeset")?;
+        self.digesting.finish()
     }
 
     /// What was read and not handed out yet; empty at the end.
@@ -199,7 +199,7 @@ mod tests {
             let mut begin = Vec::new();
             seen.by_ref().take(300_000).read_to_end(&mut begin).unwrap();
             assert!(bytes.starts_with(&begin) && begin.len() == length.min(300_000));
-            let (digest, read) = seen.finish().unwrap().unwrap();
+            let (digest, read) = seen.finish().unwrap();
             assert_eq!((digest, read), (Digest::of(&bytes), length as u64));
             assert_eq!(count.into_inner(), read);
         }

@@ -18,7 +18,8 @@ use crate::sys::statmount;
 pub struct MountEntry {
     /// Where it is mounted.
     pub target: PathBuf,
-    /// The UpperDir, by the path that it had when it was mounted; `None` where it has none.
+    /// The UpperDir, by the path that it had when it was mounted, or by which [`with_upper`] was asked
+    /// for it; `None` where it has none.
     pub upper: Option<PathBuf>,
     /// Whether it was mounted with `volatile`.
     pub volatile: bool,
@@ -72,15 +73,18 @@ pub fn at(target: &Path) -> Result<Option<MountEntry>> {
 /// The overlays that write to the UpperDir `upper`, whatever path it had when it was mounted: that
 /// of a store that was moved since, or that is seen through another mount.
 ///
-/// Such a path is known by its last three names, which must be the UpperDir's alone (a container's
-/// id is among them), unless it leads to another directory, as in the copy of a store.
+/// What this crate mounted is known by the source that it gave it, where the kernel tells that (Linux
+/// 6.13); what others mounted by the path: the last three names, which must be the UpperDir's alone (a
+/// container's id is among them), unless it leads to another directory, as in the copy of a store.
 ///
 /// # Errors
-/// Where `/proc` is not mounted.
+/// Where the kernel does not tell and `/proc` is not mounted.
 pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
-    if let Some(found) = asked_one_by_one(upper) {
-        return Ok(found);
-    }
+    asked_one_by_one(upper).map_or_else(|| in_table(upper), Ok)
+}
+
+/// As [`with_upper`], read in the table of all mounts.
+pub(super) fn in_table(upper: &Path) -> Result<Vec<MountEntry>> {
     // The name of its parent stands in the line as it is where nothing in it is escaped.
     let parent = upper.parent().and_then(Path::file_name).map(OsStr::as_bytes);
     let plain = |name: &&[u8]| name.iter().all(u8::is_ascii_alphanumeric);
@@ -91,7 +95,7 @@ pub fn with_upper(upper: &Path) -> Result<Vec<MountEntry>> {
 
 /// As [`with_upper`], by questions to the kernel whose cost does not depend on how many layers the
 /// mounts have; `None` where it does not answer them.
-fn asked_one_by_one(upper: &Path) -> Option<Vec<MountEntry>> {
+pub(super) fn asked_one_by_one(upper: &Path) -> Option<Vec<MountEntry>> {
     let wanted = Source::of(&rustix::fs::lstat(upper).ok()?);
     let mut found = Vec::new();
     for overlay in statmount::overlays().ok()? {

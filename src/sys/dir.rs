@@ -22,6 +22,12 @@ use crate::layer_path::LayerPath;
 /// The result of a function that is one system call, or nearly so.
 pub(crate) type SysResult<T> = std::result::Result<T, Errno>;
 
+/// What the last call of `libc` in this thread failed with.
+pub(crate) fn last_error() -> Errno {
+    let last = std::io::Error::last_os_error();
+    Errno::from_io_error(&last).unwrap_or(Errno::IO)
+}
+
 /// A directory that is held open.
 ///
 /// Names given to its methods are single components and never followed when they are symlinks;

@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
-use super::dir::{Dir, SysResult, open_at};
+use super::dir::{Dir, SysResult, last_error, open_at};
 use super::xattr::proc_path;
 
 /// The longest text that an option of a [`Context`] takes, without its NUL (`fsconfig(2)`).
@@ -110,8 +110,7 @@ pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: MountAttrFlags) -> SysR
     if result == 0 {
         return Ok(());
     }
-    let last = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&last).unwrap_or(Errno::IO))
+    Err(last_error())
 }
 
 /// Attaches a detached mount at a directory.

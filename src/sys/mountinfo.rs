@@ -37,12 +37,6 @@ impl MountInfo {
         })
     }
 
-    /// Whether these are among the options.
-    #[cfg(test)]
-    pub(crate) fn has_options(&self, options: &[u8]) -> bool {
-        self.options.ends_with(options)
-    }
-
     /// The paths of what it shows: its root, and an overlay's layers, escaped.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         let ends = |byte: &u8| b":,=".contains(byte);

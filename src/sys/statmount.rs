@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::dir::SysResult;
+use super::dir::{SysResult, last_error};
 
 /// An overlay that the process sees mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,42 +163,5 @@ fn ask(mount: u64, what: u64) -> SysResult<Answer> {
             (_, ..=0xf_ffff) if last_error() == Errno::OVERFLOW => words *= 4,
             _ => return Err(last_error()),
         }
-    }
-}
-
-fn last_error() -> Errno {
-    let last = std::io::Error::last_os_error();
-    Errno::from_io_error(&last).unwrap_or(Errno::IO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::mountinfo;
-
-    #[test]
-    fn the_same_overlays_as_in_mountinfo() {
-        // Others come and go meanwhile.
-        for attempt in 0..200 {
-            let before = mountinfo::read(None).unwrap();
-            let found = match overlays() {
-                Err(Errno::NOSYS | Errno::PERM) => return,
-                other => other.unwrap(),
-            };
-            let options: Vec<_> = found.iter().map(|overlay| overlay.options().unwrap()).collect();
-            let after = mountinfo::read(None).unwrap();
-            if before != after || options.contains(&None) && attempt < 100 {
-                continue;
-            }
-            let overlays: Vec<_> =
-                after.iter().filter(|info| info.file_system == b"overlay").collect();
-            let targets: Vec<_> = overlays.iter().map(|info| &info.target).collect();
-            assert_eq!(found.iter().map(|overlay| &overlay.target).collect::<Vec<_>>(), targets);
-            for (info, options) in overlays.iter().zip(options.into_iter().flatten()) {
-                assert!(info.has_options(&options), "{info:?}");
-            }
-            return;
-        }
-        panic!("mounts never stood still");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::dir::{Dir, SysResult};
+use super::dir::{Dir, SysResult, last_error};
 use crate::inode::Xattrs;
 
 /// The kernel's limit for a value, and for a list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
@@ -268,10 +268,7 @@ mod at {
     }
 
     fn returned(value: libc::c_long) -> SysResult<usize> {
-        usize::try_from(value).map_err(|_| {
-            let last = std::io::Error::last_os_error();
-            Errno::from_io_error(&last).unwrap_or(Errno::IO)
-        })
+        usize::try_from(value).map_err(|_| last_error())
     }
 }
 
