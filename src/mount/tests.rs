@@ -146,7 +146,7 @@ fn an_attached_mount_is_found_and_goes() {
     std::fs::create_dir(&other).unwrap();
     let volatile = MountOptions { syncing: Syncing::Volatile, ..Default::default() };
     for way in WAYS {
-        let options = MountOptions { way, ..volatile.clone() };
+        let options = MountOptions { way, ..volatile };
         stack.mount(true, &options).unwrap().attach(&target).unwrap();
         for found in each_way_to_find(&upper) {
             let [entry] = found.as_slice() else { panic!("{way:?} {found:?}") };
