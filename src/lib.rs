@@ -96,6 +96,8 @@ mod error;
 mod file_name;
 mod finding;
 mod id_map;
+#[cfg(feature = "image")]
+mod image_config;
 mod inode;
 mod layer_path;
 mod namespace;

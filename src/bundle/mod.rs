@@ -14,10 +14,10 @@ pub use user::{Accounts, UserIds};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{self as oci, Spec};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image_config::{Config, ImageConfiguration};
 use crate::sys::userns;
 
 /// What is to run, where that differs from what the image's config says.
@@ -100,7 +100,7 @@ pub fn spec(
     place: Place,
     process: &Process,
 ) -> Result<Spec> {
-    let wanted = process.user.as_ref().or(config.config().as_ref().and_then(|c| c.user().as_ref()));
+    let wanted = process.user.as_ref().or(config.config.as_ref().and_then(|c| c.user.as_ref()));
     let user = accounts.find(wanted.map_or("", String::as_str))?;
     let mut spec = Spec::default();
     spec.set_version("1.0.2".to_owned());
@@ -120,8 +120,8 @@ fn runtime_process(
     user: &UserIds,
     process: &Process,
 ) -> Result<oci::Process> {
-    let image = config.config().as_ref();
-    let cwd = match (&process.cwd, image.and_then(|image| image.working_dir().as_ref())) {
+    let image = config.config.as_ref();
+    let cwd = match (&process.cwd, image.and_then(|image| image.working_dir.as_ref())) {
         (Some(cwd), _) => cwd.clone(),
         (None, Some(cwd)) if !cwd.is_empty() => PathBuf::from(cwd),
         _ => PathBuf::from("/"),
@@ -146,16 +146,17 @@ fn runtime_process(
 
 /// The entrypoint and its arguments, as `docker run` puts them together.
 fn command(config: &ImageConfiguration, process: &Process) -> Result<Vec<String>> {
-    let image = config.config().as_ref();
-    let of_image = |list: Option<&Option<Vec<String>>>| list.cloned().flatten().unwrap_or_default();
+    let image = config.config.as_ref();
+    let of_image =
+        |list: fn(&Config) -> &[String]| image.map(list).unwrap_or_default().iter().cloned();
     let mut words = match &process.entrypoint {
         Some(entrypoint) => entrypoint.clone(),
-        None => of_image(image.map(oci_spec::image::Config::entrypoint)),
+        None => of_image(|image| &image.entrypoint).collect(),
     };
     if !process.args.is_empty() {
         words.extend(process.args.iter().cloned());
     } else if process.entrypoint.is_none() {
-        words.extend(of_image(image.map(oci_spec::image::Config::cmd)));
+        words.extend(of_image(|image| &image.cmd));
     }
     if words.first().is_none_or(String::is_empty) {
         let error = Error::new(ErrorKind::InvalidInput, "the image does not say what to run");
@@ -175,8 +176,8 @@ fn environment(
         out.push("TERM=xterm".to_owned());
     }
     out.push(format!("HOME={}", user.home));
-    let image = config.config().as_ref().and_then(|image| image.env().as_ref());
-    for variable in image.into_iter().flatten().chain(&process.env) {
+    let image = config.config.iter().flat_map(|image| &image.env);
+    for variable in image.chain(&process.env) {
         let name = variable.split('=').next().unwrap_or_default();
         if name.is_empty() || variable.contains('\0') {
             let what = format!("{variable:?} is no environment variable");
@@ -199,21 +200,19 @@ fn environment(
 
 /// What the image's config tells of itself, under the names that the image specification gives.
 fn annotations(config: &ImageConfiguration) -> HashMap<String, String> {
-    let image = config.config().as_ref();
-    let mut out: HashMap<_, _> =
-        image.and_then(|image| image.labels().clone()).unwrap_or_default().into_iter().collect();
+    let image = config.config.clone().unwrap_or_default();
+    let mut out: HashMap<_, _> = image.labels.into_iter().collect();
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             out.entry(format!("org.opencontainers.image.{name}")).or_insert(value);
         }
     };
-    add("os", Some(config.os().to_string()));
-    add("architecture", Some(config.architecture().to_string()));
-    add("author", config.author().clone());
-    add("created", config.created().clone());
-    add("stopSignal", image.and_then(|image| image.stop_signal().clone()));
-    let ports = image.and_then(|image| image.exposed_ports().clone()).unwrap_or_default();
-    add("exposedPorts", Some(ports.join(",")));
+    add("os", Some(config.os.clone()));
+    add("architecture", Some(config.architecture.clone()));
+    add("author", config.author.clone());
+    add("created", config.created.clone());
+    add("stopSignal", image.stop_signal);
+    add("exposedPorts", Some(image.exposed_ports.join(",")));
     out
 }
 

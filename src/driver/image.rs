@@ -77,7 +77,7 @@ impl Driver {
         let record = &image.record;
         // Without its config it is listed all the same, and a check names it.
         let config = self.store.image_config(&record.id).and_then(|bytes| parse_config(&bytes));
-        let created = config.ok().and_then(|config| config.created().clone());
+        let created = config.ok().and_then(|config| config.created);
         Ok(ImageSummary {
             id: record.id,
             names: image.names.clone(),

@@ -1,6 +1,5 @@
 //! The config of an image: parsed, its history paired with its layers, and one made by a commit.
 
-use oci_spec::image::ImageConfiguration;
 use serde_json::{Map, Value, json};
 
 use super::change::{ConfigChanges, present};
@@ -8,6 +7,7 @@ use super::document::{self, invalid};
 use super::platform::Platform;
 use crate::digest::DiffId;
 use crate::error::{ErrorKind, Result};
+use crate::image_config::ImageConfiguration;
 use crate::inode::Timestamp;
 
 /// Parses the config of an image.
@@ -20,7 +20,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfiguration> {
 }
 
 pub(super) fn parse_named(bytes: &[u8], name: &str) -> Result<ImageConfiguration> {
-    document::parse(bytes, name, &["rootfs/diff_ids"])
+    document::parse(bytes, name)
 }
 
 /// The diff IDs of an image's layers, lowest first.
@@ -35,7 +35,7 @@ pub fn diff_ids(config: &ImageConfiguration) -> Result<Vec<DiffId>> {
             _ => error.within("diff ID"),
         })
     };
-    config.rootfs().diff_ids().iter().map(parse).collect()
+    config.rootfs.diff_ids.iter().map(parse).collect()
 }
 
 /// One step of an image's making: a row of `docker history`.
@@ -59,16 +59,16 @@ pub struct HistoryRow {
 /// A config need not have a history, nor one that fits: layers that no step tells of have rows of
 /// their own at the end, and a step that claims a layer beyond the last has none.
 pub fn history_rows(config: &ImageConfiguration) -> Vec<HistoryRow> {
-    let layers = config.rootfs().diff_ids().len();
+    let layers = config.rootfs.diff_ids.len();
     let mut next = 0;
     let mut rows = Vec::new();
-    for step in config.history().iter().flatten() {
-        let made_layer = !step.empty_layer().unwrap_or(false) && next < layers;
+    for step in &config.history {
+        let made_layer = !step.empty_layer && next < layers;
         rows.push(HistoryRow {
-            created: step.created().clone(),
-            created_by: step.created_by().clone(),
-            author: step.author().clone(),
-            comment: step.comment().clone(),
+            created: step.created.clone(),
+            created_by: step.created_by.clone(),
+            author: step.author.clone(),
+            comment: step.comment.clone(),
             layer: made_layer.then_some(next),
         });
         next += usize::from(made_layer);
@@ -216,7 +216,19 @@ mod tests {
     fn configs_as_go_leaves_them_are_read() {
         for rootfs in [r#"{"type":"layers"}"#, r#"{"type":"layers","diff_ids":null}"#] {
             let text = format!(r#"{{"os":"linux","architecture":"arm64","rootfs":{rootfs}}}"#);
-            assert!(parse_config(text.as_bytes()).unwrap().rootfs().diff_ids().is_empty());
+            assert!(parse_config(text.as_bytes()).unwrap().rootfs.diff_ids.is_empty());
+        }
+        for fields in [
+            "",
+            r#""Env":null,"Cmd":null,"Entrypoint":null,"ExposedPorts":null,"Volumes":null,
+               "Labels":null,"User":null,"WorkingDir":null,"StopSignal":null"#,
+            r#""Healthcheck":{"Test":["NONE"]},"OnBuild":null,"ArgsEscaped":true"#,
+        ] {
+            let text = format!(
+                r#"{{"os":"linux","architecture":"amd64","rootfs":{{}},"config":{{{fields}}}}}"#
+            );
+            let config = parse_config(text.as_bytes()).unwrap().config;
+            assert_eq!(config, Some(crate::image_config::Config::default()), "{fields}");
         }
         for bad in ["", "[]", "{}", "null", r#"{"os":"linux","architecture":"amd64"}"#] {
             let error = parse_config(bad.as_bytes()).unwrap_err();
@@ -263,7 +275,7 @@ mod tests {
         assert_eq!(diff_ids(&config).unwrap(), [diff("1")]);
         let layers: Vec<_> = history_rows(&config).into_iter().map(|row| row.layer).collect();
         assert_eq!(layers, [Some(0), None]);
-        assert_eq!(config.created().as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert!(commit_config(Some(b"{}"), None, &Commit::default()).is_err());
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Source: OCI image-spec, descriptor.md.
 
-use oci_spec::image::{Descriptor, MediaType};
-
 use super::document::{self, check_size, invalid};
+use super::documents::{Descriptor, media};
 use super::files::Files;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +16,7 @@ pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub(super) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
+    descriptor.annotations.get(key).map(String::as_str)
 }
 
 /// The bytes of a small blob, checked against its size and digest.
@@ -29,21 +28,21 @@ pub(super) fn read_blob(
     kind: &str,
 ) -> Result<Vec<u8>> {
     let what = format!("{kind} {digest}");
-    check_size(descriptor.size(), &what)?;
-    let bytes = match descriptor.data() {
+    check_size(descriptor.size, &what)?;
+    let bytes = match &descriptor.data {
         Some(data) => document::decode_base64(data)
             .ok_or_else(|| invalid(referrer, format!("the data of {what} is no base64")))?,
         None => {
             let file = files.find(&blob_path(digest))?;
             let file = file.ok_or_else(|| missing(&what, referrer))?;
-            if file.size != descriptor.size() {
-                return Err(wrong_size(&what, referrer, file.size, descriptor.size()));
+            if file.size != descriptor.size {
+                return Err(wrong_size(&what, referrer, file.size, descriptor.size));
             }
             files.read(&file)?
         }
     };
-    if bytes.len() as u64 != descriptor.size() {
-        return Err(wrong_size(&what, referrer, bytes.len() as u64, descriptor.size()));
+    if bytes.len() as u64 != descriptor.size {
+        return Err(wrong_size(&what, referrer, bytes.len() as u64, descriptor.size));
     }
     check_digest(&bytes, digest, &what)?;
     Ok(bytes)
@@ -76,8 +75,7 @@ pub(super) fn blob_path(digest: &Digest) -> LayerPath {
 }
 
 pub(super) fn digest_of(descriptor: &Descriptor, referrer: &str) -> Result<Digest> {
-    let text = descriptor.digest().as_ref();
-    text.parse().map_err(|error: Error| match error.kind() {
+    descriptor.digest.parse().map_err(|error: Error| match error.kind() {
         ErrorKind::InvalidInput => invalid(referrer, error),
         _ => error.within(referrer),
     })
@@ -91,24 +89,17 @@ pub(super) enum Manifest {
     Other,
 }
 
-pub(super) fn kind_of(media_type: &MediaType) -> Manifest {
+pub(super) fn kind_of(media_type: &str) -> Manifest {
     match media_type {
-        MediaType::ImageIndex => Manifest::Index,
-        MediaType::ImageManifest => Manifest::Image,
-        MediaType::Other(other) => match other.as_str() {
-            "application/vnd.docker.distribution.manifest.list.v2+json" => Manifest::Index,
-            "application/vnd.docker.distribution.manifest.v2+json" => Manifest::Image,
-            "application/vnd.docker.distribution.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Manifest::Schema1,
-            _ => Manifest::Other,
-        },
+        media::INDEX | media::DOCKER_LIST => Manifest::Index,
+        media::MANIFEST | media::DOCKER_MANIFEST => Manifest::Image,
+        other if media::DOCKER_SCHEMA_1.contains(&other) => Manifest::Schema1,
         _ => Manifest::Other,
     }
 }
 
-pub(super) fn is_image_config(media_type: &MediaType) -> bool {
-    *media_type == MediaType::ImageConfig
-        || media_type.as_ref() == "application/vnd.docker.container.image.v1+json"
+pub(super) fn is_image_config(media_type: &str) -> bool {
+    [media::CONFIG, media::DOCKER_CONFIG].contains(&media_type)
 }
 
 pub(super) fn is_foreign(media_type: &str) -> bool {

@@ -68,7 +68,7 @@ fn items(files: &dyn Files) -> Result<Option<Vec<Item>>> {
     let Some(bytes) = files.document(MANIFEST)? else {
         return Ok(None);
     };
-    let items: Vec<Item> = document::parse(&bytes, MANIFEST, &[])?;
+    let items: Vec<Item> = document::parse(&bytes, MANIFEST)?;
     let names: usize = items.iter().map(|item| item.repo_tags.len()).sum();
     if items.len().max(names) > LIMIT {
         let message = format!("{MANIFEST}: more than {LIMIT} images or names");

@@ -10,15 +10,11 @@ pub(super) const DOCUMENT_LIMIT: u64 = 16 << 20;
 
 /// Parses a document; `name` is what an error calls it.
 ///
-/// A field that is `null` counts as absent, and of the lists named in `lists` (`a/b` is `b` inside
-/// `a`) an absent one is empty: Go writes an empty list as `null` or leaves it out, and those who
-/// wrote the images used Go.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, lists: &[&str]) -> Result<T> {
+/// A field that is `null` counts as absent: Go writes an empty list as `null` or leaves it out, and
+/// those who wrote the images used Go.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T> {
     let mut value = parse_value(bytes, name)?;
     remove_nulls(&mut value);
-    for path in lists {
-        fill_list(&mut value, path);
-    }
     serde_json::from_value(value).map_err(|error| malformed(name, &error))
 }
 
@@ -66,22 +62,6 @@ fn remove_nulls(value: &mut Value) {
     }
 }
 
-fn fill_list(value: &mut Value, path: &str) {
-    let Value::Object(fields) = value else {
-        return;
-    };
-    match path.split_once('/') {
-        None => {
-            fields.entry(path).or_insert_with(|| Value::Array(Vec::new()));
-        }
-        Some((outer, inner)) => {
-            if let Some(nested) = fields.get_mut(outer) {
-                fill_list(nested, inner);
-            }
-        }
-    }
-}
-
 /// Decodes base64 as RFC 4648, section 4, has it: padded, no line breaks.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
@@ -117,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn null_is_absent_and_lists_may_be_missing() {
+    fn null_is_absent() {
         #[derive(serde::Deserialize)]
         struct Outer {
             name: Option<String>,
@@ -125,13 +105,14 @@ mod tests {
         }
         #[derive(serde::Deserialize)]
         struct Inner {
+            #[serde(default)]
             list: Vec<u8>,
         }
         for text in [r#"{"name":null,"inner":{"list":null}}"#, r#"{"inner":{}}"#] {
-            let outer: Outer = parse(text.as_bytes(), "x", &["inner/list"]).unwrap();
+            let outer: Outer = parse(text.as_bytes(), "x").unwrap();
             assert!(outer.name.is_none() && outer.inner.list.is_empty());
         }
-        let error = parse::<Outer>(b"{", "blob x", &[]).map(drop).unwrap_err();
+        let error = parse::<Outer>(b"{", "blob x").map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         assert!(error.to_string().starts_with("blob x: malformed JSON"), "{error}");
     }

@@ -2,14 +2,13 @@
 
 use std::fmt;
 
-use oci_spec::image::ImageConfiguration;
-
 use super::config;
 use super::document::invalid;
 use super::platform::Platform;
 use super::reference::Reference;
 use crate::digest::{DiffId, Digest};
 use crate::error::Result;
+use crate::image_config::ImageConfiguration;
 use crate::layer_path::LayerPath;
 
 /// One image of an archive or a layout.

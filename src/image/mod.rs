@@ -41,6 +41,7 @@ mod config;
 mod descriptor;
 mod docker;
 mod document;
+mod documents;
 mod entry;
 mod files;
 #[cfg(test)]
@@ -74,3 +75,5 @@ pub use write::{ImageToWrite, LayerSource, WriteOptions};
 pub use write_docker::write_docker_archive;
 pub use write_oci::write_oci_tar;
 pub use write_oci_dir::write_oci_dir;
+
+pub use crate::image_config::{Config, History, ImageConfiguration, RootFs};

@@ -5,13 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, OciLayout};
-
 use super::descriptor::{
     FULL_NAME, Manifest, REF_NAME, annotation, blob_path, digest_of, is_foreign, is_image_config,
     kind_of, missing, read_blob, wrong_size,
 };
 use super::document::{self, invalid};
+use super::documents::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig, add_image, add_name};
 use super::files::Files;
 use super::platform::Platform;
@@ -39,7 +38,7 @@ pub(super) fn images(
     let index = parse_index(&bytes, INDEX)?;
     let mut reader = Reader { files, seen: HashSet::new(), manifests: 0, skipped };
     let mut images: Vec<ImageEntry> = Vec::new();
-    for group in by_name(index.manifests()) {
+    for group in by_name(&index.manifests) {
         let mut leaves = Vec::new();
         reader.seen.clear();
         for descriptor in &group {
@@ -64,8 +63,8 @@ fn check_version(files: &dyn Files) -> Result<()> {
     let Some(bytes) = files.document(FILE)? else {
         return Ok(());
     };
-    let layout: OciLayout = document::parse(&bytes, FILE, &[])?;
-    let version = layout.image_layout_version();
+    let layout: OciLayout = document::parse(&bytes, FILE)?;
+    let version = layout.image_layout_version;
     if version.starts_with("1.") {
         return Ok(());
     }
@@ -133,14 +132,14 @@ impl Reader<'_> {
                 continue;
             }
             let digest = digest_of(&descriptor, &referrer)?;
-            match kind_of(descriptor.media_type()) {
+            match kind_of(&descriptor.media_type) {
                 Manifest::Index => {
                     if self.seen.insert(digest) {
                         let bytes =
                             read_blob(self.files, &descriptor, &digest, &referrer, "index")?;
                         let name = format!("index {digest}");
                         let index = parse_index(&bytes, &name)?;
-                        let inner = index.manifests().iter().rev().cloned();
+                        let inner = index.manifests.into_iter().rev();
                         pending.extend(inner.map(|inner| (inner, name.clone())));
                     }
                 }
@@ -150,14 +149,14 @@ impl Reader<'_> {
                     return Err(Error::new(ErrorKind::Unsupported, message)
                         .hint("save the image again with a tool of this decade"));
                 }
-                Manifest::Other => self.skipped.note(descriptor.media_type().as_ref()),
+                Manifest::Other => self.skipped.note(&descriptor.media_type),
             }
         }
         Ok(())
     }
 
     fn is_attachment(&mut self, descriptor: &Descriptor) -> bool {
-        let unknown = descriptor.platform().as_ref().is_some_and(|platform| {
+        let unknown = descriptor.platform.as_ref().is_some_and(|platform| {
             let platform = Platform::from(platform);
             platform.os == "unknown" && platform.architecture == "unknown"
         });
@@ -180,9 +179,8 @@ impl Reader<'_> {
             let message = format!("{referrer}: more than {MANIFEST_LIMIT} manifests");
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
-        let present =
-            descriptor.data().is_some() || self.files.find(&blob_path(&digest))?.is_some();
-        let stated = descriptor.platform().as_ref().map(Platform::from);
+        let present = descriptor.data.is_some() || self.files.find(&blob_path(&digest))?.is_some();
+        let stated = descriptor.platform.as_ref().map(Platform::from);
         let leaf = Leaf { descriptor, digest, referrer };
         let missing = (!present).then(|| missing(&format!("manifest {digest}"), &leaf.referrer));
         if stated.is_some() || !present {
@@ -197,10 +195,10 @@ impl Reader<'_> {
     }
 
     fn is_image(&mut self, manifest: &ImageManifest) -> bool {
-        let config_type = manifest.config().media_type();
+        let config_type = &manifest.config.media_type;
         let is_image = is_image_config(config_type);
         if !is_image {
-            self.skipped.note(manifest.artifact_type().as_ref().unwrap_or(config_type).as_ref());
+            self.skipped.note(manifest.artifact_type.as_ref().unwrap_or(config_type));
         }
         is_image
     }
@@ -210,12 +208,12 @@ impl Reader<'_> {
             read_blob(self.files, &leaf.descriptor, &leaf.digest, &leaf.referrer, "manifest")?;
         let name = format!("manifest {}", leaf.digest);
         refuse_field(&bytes, &name, "manifests")?;
-        let manifest = document::parse(&bytes, &name, &["layers"])?;
+        let manifest = document::parse(&bytes, &name)?;
         Ok((name, manifest))
     }
 
     fn config(&self, manifest: &ImageManifest, name: &str) -> Result<ReadConfig> {
-        let descriptor = manifest.config();
+        let descriptor = &manifest.config;
         let digest = digest_of(descriptor, name)?;
         let bytes = read_blob(self.files, descriptor, &digest, name, "config")?;
         ReadConfig::parse(bytes, &format!("config {digest}"))
@@ -228,16 +226,16 @@ impl Reader<'_> {
             return Ok(None);
         }
         let config = self.config(&manifest, &name)?;
-        config.check_layers(manifest.layers().len(), &format!("config {}", config.id), &name)?;
-        let pairs = manifest.layers().iter().zip(&config.diff_ids);
+        config.check_layers(manifest.layers.len(), &format!("config {}", config.id), &name)?;
+        let pairs = manifest.layers.iter().zip(&config.diff_ids);
         let layers = pairs.map(|(descriptor, diff_id)| {
             let digest = digest_of(descriptor, &name)?;
             let place = self.layer_place(descriptor, &digest, &name)?;
             Ok(LayerBlob {
                 diff_id: *diff_id,
                 digest: Some(digest),
-                size: descriptor.size(),
-                media_type: Some(descriptor.media_type().to_string()),
+                size: descriptor.size,
+                media_type: Some(descriptor.media_type.clone()),
                 place,
             })
         });
@@ -249,20 +247,19 @@ impl Reader<'_> {
 
     fn layer_place(&self, descriptor: &Descriptor, digest: &Digest, name: &str) -> Result<Place> {
         let what = format!("layer {digest}");
-        let media_type = descriptor.media_type().as_ref();
+        let media_type = descriptor.media_type.as_str();
         if media_type.ends_with("+encrypted") {
             return Err(Error::new(ErrorKind::Unsupported, format!("{name}: {what} is encrypted"))
                 .hint("decrypt the image first, with skopeo copy --decryption-key"));
         }
-        if descriptor.data().is_some() {
+        if descriptor.data.is_some() {
             return read_blob(self.files, descriptor, digest, name, "layer").map(Place::Embedded);
         }
         match self.files.find(&blob_path(digest))? {
-            Some(file) if file.size == descriptor.size() => Ok(Place::File(file.name)),
-            Some(file) => Err(wrong_size(&what, name, file.size, descriptor.size())),
+            Some(file) if file.size == descriptor.size => Ok(Place::File(file.name)),
+            Some(file) => Err(wrong_size(&what, name, file.size, descriptor.size)),
             None if is_foreign(media_type) => {
-                let urls = descriptor.urls().iter().flatten().map(String::as_str);
-                let urls = urls.collect::<Vec<_>>().join(", ");
+                let urls = descriptor.urls.join(", ");
                 Err(missing(&what, name).hint(format!(
                     "the layer may not be distributed with the image; it is to be had at: {urls}"
                 )))
@@ -275,7 +272,7 @@ impl Reader<'_> {
 fn parse_index(bytes: &[u8], name: &str) -> Result<ImageIndex> {
     refuse_field(bytes, name, "layers")?;
     refuse_field(bytes, name, "config")?;
-    document::parse(bytes, name, &["manifests"])
+    document::parse(bytes, name)
 }
 
 /// Fails for a document that can be read as an index and as a manifest, which would let one image

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::documents::PlatformFields;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image_config::ImageConfiguration;
 
 /// An operating system, an architecture and its variant, in the words of Go and so of images.
 ///
@@ -125,23 +127,16 @@ impl fmt::Display for Platform {
     }
 }
 
-impl From<&oci_spec::image::Platform> for Platform {
-    fn from(platform: &oci_spec::image::Platform) -> Self {
-        Self::normalized(
-            platform.os().to_string(),
-            platform.architecture().to_string(),
-            platform.variant().clone(),
-        )
+impl From<&PlatformFields> for Platform {
+    fn from(fields: &PlatformFields) -> Self {
+        let PlatformFields { os, architecture, variant } = fields.clone();
+        Self::normalized(os, architecture, variant)
     }
 }
 
-impl From<&oci_spec::image::ImageConfiguration> for Platform {
-    fn from(config: &oci_spec::image::ImageConfiguration) -> Self {
-        Self::normalized(
-            config.os().to_string(),
-            config.architecture().to_string(),
-            config.variant().clone(),
-        )
+impl From<&ImageConfiguration> for Platform {
+    fn from(config: &ImageConfiguration) -> Self {
+        Self::normalized(config.os.clone(), config.architecture.clone(), config.variant.clone())
     }
 }
 

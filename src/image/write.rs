@@ -289,9 +289,8 @@ fn tagged(name: &Reference) -> String {
 /// The platform of a config as a descriptor has it.
 pub(super) fn descriptor_platform(config: &ReadConfig) -> serde_json::Value {
     let parsed = &config.parsed;
-    let mut platform =
-        serde_json::json!({"architecture": parsed.architecture(), "os": parsed.os()});
-    if let (Some(fields), Some(variant)) = (platform.as_object_mut(), parsed.variant()) {
+    let mut platform = serde_json::json!({"architecture": parsed.architecture, "os": parsed.os});
+    if let (Some(fields), Some(variant)) = (platform.as_object_mut(), &parsed.variant) {
         fields.insert("variant".to_owned(), variant.as_str().into());
     }
     platform

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
-use oci_spec::image::MediaType;
 use serde_json::{Value, json};
 
 use super::descriptor::{FULL_NAME, REF_NAME};
 use super::document::to_bytes;
+use super::documents::media;
 use super::reference::Reference;
 use super::write::{
     ImageToWrite, LayerSource, Layers, Parsed, TarWriter, WriteOptions, descriptor_platform,
@@ -84,40 +84,40 @@ fn write_image<'a>(
     layers: &Layers<'_>,
 ) -> Result<Written<'a>> {
     let media_type = match layers.options.compression {
-        Compression::None => MediaType::ImageLayer,
-        Compression::Gzip => MediaType::ImageLayerGzip,
-        Compression::Zstd => MediaType::ImageLayerZstd,
+        Compression::None => media::LAYER,
+        Compression::Gzip => media::LAYER_GZIP,
+        Compression::Zstd => media::LAYER_ZSTD,
     };
     let mut digests = Vec::new();
     let mut descriptors = Vec::new();
     for layer in &image.config.diff_ids {
         let (digest, size) = blobs.layer(layer, layers)?;
         digests.push(digest);
-        descriptors.push(descriptor(&media_type, &digest, size));
+        descriptors.push(descriptor(media_type, &digest, size));
     }
     let (config, size) = blobs.bytes(&image.config.bytes)?;
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": MediaType::ImageManifest,
-        "config": descriptor(&MediaType::ImageConfig, &config, size),
+        "mediaType": media::MANIFEST,
+        "config": descriptor(media::CONFIG, &config, size),
         "layers": descriptors,
     });
     let (digest, size) = blobs.bytes(&to_bytes(&manifest)?)?;
-    let mut descriptor = descriptor(&MediaType::ImageManifest, &digest, size);
+    let mut descriptor = descriptor(media::MANIFEST, &digest, size);
     if let Some(fields) = descriptor.as_object_mut() {
         fields.insert("platform".to_owned(), descriptor_platform(&image.config));
     }
     Ok(Written { names: image.names, config, layers: digests, descriptor })
 }
 
-fn descriptor(media_type: &MediaType, digest: &Digest, size: u64) -> Value {
+fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Value {
     json!({"mediaType": media_type, "digest": digest, "size": size})
 }
 
 pub(super) fn index(descriptors: Vec<Value>) -> Value {
     json!({
         "schemaVersion": 2,
-        "mediaType": MediaType::ImageIndex,
+        "mediaType": media::INDEX,
         "manifests": descriptors,
     })
 }
