@@ -33,7 +33,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::digest::{ChainId, DiffId, Digest};
+use crate::digest::{self, ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format that this version of the crate writes.
@@ -122,7 +122,7 @@ impl ContainerId {
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(&digest::digits(&self.0))
     }
 }
 
@@ -136,14 +136,12 @@ impl FromStr for ContainerId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let mut bytes = [0; 32];
-        match hex::decode_to_slice(text, &mut bytes) {
-            Ok(()) if !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(Self(bytes)),
-            _ => Err(Error::new(
+        digest::bytes_of(text).map(Self).ok_or_else(|| {
+            Error::new(
                 ErrorKind::InvalidInput,
                 format!("{text:?} is no container ID: expected 64 lowercase hexadecimal digits"),
-            )),
-        }
+            )
+        })
     }
 }
 
