@@ -120,7 +120,18 @@ impl Driver {
 
     /// The attributes of a chain's root directory.
     pub(super) fn root_of(&self, composed: &Composed) -> Result<Inode> {
-        match &composed.root {
+        self.root_as(composed.root)
+    }
+
+    /// The same without finding all of its directories.
+    pub(super) fn root_of_chain(&self, chain: Option<&ChainId>) -> Result<Inode> {
+        let stack = chain.map(|chain| self.store.stack(chain)).transpose()?.unwrap_or_default();
+        let root = stack.iter().find(|entry| entry.explicit_root);
+        self.root_as(root.map(StackEntry::layer))
+    }
+
+    fn root_as(&self, layer: Option<LayerKey>) -> Result<Inode> {
+        match layer {
             None => {
                 let mut root = Inode::default_directory();
                 if self.ownership == Ownership::Recorded {
@@ -130,8 +141,8 @@ impl Driver {
                 Ok(root)
             }
             Some(key) => {
-                let dir = self.store.open_layer(key)?;
-                inode_io::read_self(&dir).during("read root of", &self.store.layer_path(key))
+                let dir = self.store.open_layer(&key)?;
+                inode_io::read_self(&dir).during("read root of", &self.store.layer_path(&key))
             }
         }
     }

@@ -104,8 +104,7 @@ impl Driver {
         let (name, volatile) = (options.name.as_deref(), options.syncing == Syncing::Volatile);
         let new = NewContainer { name, base, upper_mode: 0o700, volatile };
         let staged = self.store.stage_container(&new)?;
-        let composed = self.compose(staged.record().chain.as_ref())?;
-        let root = self.root_of(&composed)?;
+        let root = self.root_of_chain(staged.record().chain.as_ref())?;
         give_root(&staged.upper()?, &root)?;
         let lock = staged.commit()?;
         Ok(container(lock.record(), None))

@@ -240,8 +240,8 @@ impl Driver {
         if is_torn && torn == TornUpper::Discard {
             let upper = lock.upper()?;
             empty_directory(&upper).during("empty", "UpperDir")?;
-            let composed = self.compose(lock.record().chain.as_ref())?;
-            super::container::give_root(&upper, &self.root_of(&composed)?)?;
+            let root = self.root_of_chain(lock.record().chain.as_ref())?;
+            super::container::give_root(&upper, &root)?;
         }
         self.settle(&lock)
     }
@@ -364,18 +364,21 @@ impl Driver {
         let count = layers.len() + usize::from(extra.is_some());
         let plan =
             mount::plan(Parts { layers: count, upper: upper.is_some(), namespace }, options)?;
-        let mut extra = extra;
-        let mut keys = layers.iter();
-        let open = |_| {
-            if let Some(Layer { dir, path }) = extra.take() {
-                let dir = dir.try_clone().during("duplicate", path)?;
-                return Ok((dir, path.to_owned()));
-            }
-            let key = keys.next();
-            let key = key.ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no such layer"))?;
-            Ok((self.store.open_layer(key)?, self.store.layer_path(key)))
+        // What the number of a layer stands for: the extra one, or a key.
+        let place = |index: usize| match extra {
+            Some(extra) if index == 0 => Ok(extra),
+            _ => Err(layers.get(index - usize::from(extra.is_some()))),
         };
-        plan.mount_each(open, upper)
+        let open = |index| match place(index) {
+            Ok(Layer { dir, path }) => dir.try_clone().during("duplicate", path),
+            Err(Some(key)) => self.store.hold_layer(key),
+            Err(None) => Err(Error::new(ErrorKind::InvalidInput, "no such layer")),
+        };
+        let path = |index| match place(index) {
+            Ok(extra) => extra.path.to_owned(),
+            Err(key) => key.map(|key| self.store.layer_path(key)).unwrap_or_default(),
+        };
+        plan.mount_each(open, path, upper)
     }
 }
 

@@ -66,15 +66,17 @@ impl MountPlan {
 
 impl MountPlan {
     /// As [`mount`](Self::mount), with layers that are opened one after the other: `open` is called
-    /// with 0 for the topmost and so on, and gives each with its path. Where the kernel takes
-    /// descriptors (Linux 6.13) no more than one layer is open at a time, so that a stack of
-    /// hundreds fits a small limit of open files; else all are opened first.
+    /// with 0 for the topmost and so on, and may give one that is only held (`O_PATH`); `path` tells
+    /// the path of each, where it is needed. Where the kernel takes descriptors (Linux 6.13) no more
+    /// than one layer is open at a time, so that a stack of hundreds fits a small limit of open
+    /// files; else all are opened first.
     ///
     /// # Errors
     /// As [`mount`](Self::mount); as `open`.
     pub fn mount_each(
         &self,
-        mut open: impl FnMut(usize) -> Result<(Dir, PathBuf)>,
+        mut open: impl FnMut(usize) -> Result<Dir>,
+        path: impl Fn(usize) -> PathBuf,
         upper: Option<Upper<'_>>,
     ) -> Result<Mounted> {
         let mut opened = Vec::new();
@@ -84,14 +86,14 @@ impl MountPlan {
             && let Ok(context) = Context::overlay()
         {
             let first = open(0)?;
-            match context.descriptor("lowerdir+", first.0.as_fd()) {
+            match context.descriptor("lowerdir+", first.as_fd()) {
                 Ok(()) => {
                     drop(first);
                     for index in 1..self.layers {
-                        let (dir, path) = open(index)?;
-                        context
-                            .descriptor("lowerdir+", dir.as_fd())
-                            .map_err(|error| failed(&context, error).within(path.display()))?;
+                        let dir = open(index)?;
+                        context.descriptor("lowerdir+", dir.as_fd()).map_err(|error| {
+                            failed(&context, error).within(path(index).display())
+                        })?;
                     }
                     let attributes = attributes(self.options.restrict, self.options.access);
                     return hand_over_upper(&context, upper)
@@ -106,7 +108,9 @@ impl MountPlan {
         for index in opened.len()..self.layers {
             opened.push(open(index)?);
         }
-        let layers: Vec<_> = opened.iter().map(|(dir, path)| Layer { dir, path }).collect();
+        let paths: Vec<_> = (0..opened.len()).map(path).collect();
+        let layers: Vec<_> =
+            opened.iter().zip(&paths).map(|(dir, path)| Layer { dir, path }).collect();
         self.mount(&layers, upper)
     }
 }

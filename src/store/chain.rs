@@ -8,7 +8,7 @@ use super::layer::LeasedLayer;
 use super::layout::{CHAIN_FILE, CHAINS, Object, PINNED, STAGING, USERS};
 use super::record::{self, ChainRecord, StackEntry};
 use super::staging::{Intent, Published, Staged};
-use super::{Store, matching, only};
+use super::{Store, matching, only, stacks};
 use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -49,7 +49,7 @@ impl Store {
         };
         let record = self.read_record_in(held.dir(), object, CHAIN_FILE)?;
         let record = record.filter(|record: &ChainRecord| record.chain == *chain);
-        let record = record.ok_or_else(|| broken(chain))?;
+        let record = record.ok_or_else(|| stacks::broken(chain))?;
         Ok(Some(LeasedChain { record, held, intent: None }))
     }
 
@@ -199,43 +199,6 @@ impl Store {
         self.read_record(Object::Chain(*chain), CHAIN_FILE)
     }
 
-    /// The layers of a stack, topmost first, with the directory that stands for each.
-    ///
-    /// Reads one small file for each [`ChainRecord::RUN`] layers, and checks that they make up the
-    /// chain ID. A diff that stands in the stack more than once is given each time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where the chain is not in the store; [`ErrorKind::Corrupt`] where
-    /// its records do not fit.
-    pub fn stack(&self, chain: &ChainId) -> Result<Vec<StackEntry>> {
-        let mut stack = Vec::new();
-        let mut next = Some(*chain);
-        let mut expected = None;
-        while let Some(at) = next {
-            let record = match self.chain_record(&at)? {
-                Some(record) if !record.run.is_empty() => record,
-                None if stack.is_empty() => return Err(self.no_such(Object::Chain(*chain))),
-                _ => return Err(broken(&at)),
-            };
-            // Each is less deep than the one above by what that holds, or they lead in a circle.
-            let held = u32::try_from(record.run.len()).unwrap_or(u32::MAX);
-            let rest = record.depth.checked_sub(held);
-            let fits = expected.is_none_or(|depth| depth == record.depth)
-                && rest.is_some_and(|rest| record.below.is_none() == (rest == 0));
-            if !fits {
-                return Err(broken(&at));
-            }
-            expected = rest;
-            stack.extend(record.run);
-            next = record.below;
-        }
-        let diffs: Vec<_> = stack.iter().rev().map(|entry| entry.diff_id).collect();
-        match ChainId::of(&diffs) {
-            Some(computed) if computed == *chain => Ok(stack),
-            _ => Err(broken(chain)),
-        }
-    }
-
     /// The identities of all chains, sorted.
     ///
     /// # Errors
@@ -300,8 +263,4 @@ impl LeasedChain {
             intent.mark_used(Object::Chain(self.record.chain));
         }
     }
-}
-
-fn broken(chain: &ChainId) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("the records of chain {chain} do not fit together"))
 }

@@ -16,6 +16,7 @@ use super::{Store, matching, only};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
+use crate::sys::dir::SysResult;
 
 /// A layer that is being unpacked; dropping it removes it.
 #[derive(Debug)]
@@ -144,9 +145,26 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] where the layer is not in the store.
     pub fn open_layer(&self, key: &LayerKey) -> Result<Dir> {
+        self.layer_by(key, Dir::descend)
+    }
+
+    /// Holds a layer's files so that they can be mounted and resolved from, but not listed
+    /// (`O_PATH`), which takes the kernel half the time.
+    ///
+    /// # Errors
+    /// As [`open_layer`](Self::open_layer).
+    pub fn hold_layer(&self, key: &LayerKey) -> Result<Dir> {
+        self.layer_by(key, Dir::descend_as_path)
+    }
+
+    fn layer_by(
+        &self,
+        key: &LayerKey,
+        open: impl Fn(&Dir, &LayerPath) -> SysResult<Dir>,
+    ) -> Result<Dir> {
         let name = key.to_string();
         let path = LayerPath::parse(name.as_bytes())?.join(DIFF);
-        match self.top(LAYERS).descend(&path) {
+        match open(self.top(LAYERS), &path) {
             Err(Errno::NOENT) => Err(self.no_such(Object::Layer(*key))),
             other => other.during("open directory", &self.at(&[LAYERS, &name, "diff"])),
         }

@@ -43,6 +43,7 @@ mod open;
 mod record;
 mod removal;
 mod reserve;
+mod stacks;
 mod staging;
 mod sweep;
 #[cfg(test)]
@@ -94,6 +95,7 @@ struct Inner {
     durability: Durability,
     access: Access,
     record: StoreRecord,
+    stacks: stacks::Stacks,
 }
 
 /// What helps where a record is damaged.

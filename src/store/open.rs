@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::hold::wait_exclusive;
 use super::layout::{STORE_FILE, TOP, VERSION};
 use super::record::{self, StoreRecord, StoreVersion};
+use super::stacks::Stacks;
 use super::{Inner, Store};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::namespace::Namespace;
@@ -145,7 +146,15 @@ fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -
     }
     let path = root.ambient_path().map_or_else(|| std::path::absolute(path), Ok);
     let path = path.during("resolve", "the store's path")?;
-    Ok(Inner { root, path, tops, durability: options.durability, access: options.access, record })
+    Ok(Inner {
+        root,
+        path,
+        tops,
+        durability: options.durability,
+        access: options.access,
+        record,
+        stacks: Stacks::default(),
+    })
 }
 
 fn open_root(path: &Path, options: &StoreOptions) -> Result<Dir> {

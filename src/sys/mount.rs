@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
-use super::dir::{Dir, SysResult, last_error, open_at};
+use super::dir::{Dir, SysResult, last_error, open_at, reopen};
 use super::xattr::proc_path;
 
 /// The longest text that an option of a [`Context`] takes, without its NUL (`fsconfig(2)`).
@@ -40,9 +40,16 @@ impl Context {
         rustix::mount::fsconfig_set_string(self.0.as_fd(), key, value)
     }
 
-    /// Sets an option to something that is open (overlayfs: Linux 6.13).
+    /// Sets an option to a directory that is open, or held with `O_PATH` (overlayfs: Linux 6.13).
     pub(crate) fn descriptor(&self, key: &str, value: BorrowedFd<'_>) -> SysResult<()> {
-        rustix::mount::fsconfig_set_fd(self.0.as_fd(), key, value)
+        match rustix::mount::fsconfig_set_fd(self.0.as_fd(), key, value) {
+            // At first the kernel took none that was only held.
+            Err(Errno::BADF) => {
+                let opened = reopen(value, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                rustix::mount::fsconfig_set_fd(self.0.as_fd(), key, opened.as_fd())
+            }
+            other => other,
+        }
     }
 
     /// Sets an option that has no value.

@@ -224,3 +224,26 @@ fn e44_nothing_is_deleted_through_a_mount() {
     assert_eq!(std::fs::read_to_string(precious.join("data")).unwrap(), "kept");
     store.assert_empty(&["trash", "containers", "container-names"]);
 }
+
+#[test]
+fn a_stack_that_was_read_is_not_remembered_beyond_its_chain() {
+    let store = scratch();
+    // Two records: the one below is not the chain's own.
+    let texts: Vec<_> = (0..40).map(|number| number.to_string()).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let chain = chain(&store, &texts, Retention::Pinned).chain();
+    let stack = store.stack(&chain).unwrap();
+    assert_eq!(store.stack(&chain).unwrap(), stack);
+    assert_eq!(Store::open(store.path(), &options()).unwrap().stack(&chain).unwrap(), stack);
+    let below = store.chain_record(&chain).unwrap().unwrap().below.unwrap();
+    let file = store.path().join("chains").join(below.digest().hex()).join("chain.json");
+    let text = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "{").unwrap();
+    refused(store.stack(&chain), ErrorKind::Corrupt, &["chain.json"]);
+    std::fs::remove_file(&file).unwrap();
+    refused(store.stack(&chain), ErrorKind::Corrupt, &[&below.to_string()]);
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(store.stack(&chain).unwrap(), stack);
+    store.remove_chain(&chain).unwrap();
+    refused(store.stack(&chain), ErrorKind::NotFound, &[&chain.to_string()]);
+}
