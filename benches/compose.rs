@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use overlay2::mount::Syncing;
-use overlay2::{Base, Durability, Namespace};
+use overlay2::{Base, Driver, Durability, Namespace};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -76,7 +76,7 @@ fn benches(criterion: &mut Criterion) {
     let place = tempfile::tempdir().expect("a temporary directory");
     let (place, root) = (place.path(), place.path().join("store"));
     let root = root.as_path();
-    let driver = store(root, Durability::None);
+    let (driver, durable) = (store(root, Durability::None), store(root, Durability::Full));
     let user = driver.store().namespace() == Namespace::User;
     for layers in if is_test() { vec![2, 8] } else { vec![6, 128, 400] } {
         let chain = stack(&driver, layers);
@@ -90,15 +90,12 @@ fn benches(criterion: &mut Criterion) {
         let base = &Base::Chain(chain);
         for (name, syncing) in [("normal", Syncing::Normal), ("volatile", Syncing::Volatile)] {
             // A driver lives long; opening it is no part of this.
-            let lived = move |durability| {
-                let [_, rest @ ..] = life(root, durability, base, syncing);
-                rest.into_iter().sum()
-            };
+            let lived = |driver: &Driver| life(driver, base, syncing).into_iter().sum();
             let opened = opened.as_slice();
             let ways = vec![
                 Way { name: "floor", once: Box::new(move || floor(place, opened, syncing, user)) },
-                Way { name: "Durability::None", once: Box::new(move || lived(Durability::None)) },
-                Way { name: "Durability::Full", once: Box::new(move || lived(Durability::Full)) },
+                Way { name: "Durability::None", once: Box::new(|| lived(&driver)) },
+                Way { name: "Durability::Full", once: Box::new(|| lived(&durable)) },
             ];
             measure(criterion, &format!("a container on {layers} layers, {name}"), ways);
         }

@@ -30,11 +30,15 @@ fn sizes(criterion: &mut Criterion) {
             let layer = layer.expect("a layer").chain_id;
             driver.create(&Base::Chain(layer), Some(&format!("c{number}"))).expect("a container");
         }
+        group.bench_function(BenchmarkId::new("open", size), |bencher| {
+            bencher.iter(|| store(&root, Durability::None));
+        });
         for (index, step) in STEPS.iter().enumerate() {
             group.bench_function(BenchmarkId::new(*step, size), |bencher| {
                 bencher.iter_custom(|times| {
-                    let lives =
-                        (0..times).map(|_| life(&root, Durability::None, &base, Syncing::Volatile));
+                    // Each life by a driver that has seen nothing yet.
+                    let opened = || store(&root, Durability::None);
+                    let lives = (0..times).map(|_| life(&opened(), &base, Syncing::Volatile));
                     lives.filter_map(|steps| steps.get(index).copied()).sum()
                 });
             });

@@ -1,14 +1,11 @@
 //! A container's life, step by step, on stacks of layers of one file each.
 #![allow(clippy::print_stderr, reason = "what is left out is said")]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use overlay2::mount::{MountOptions, Syncing};
-use overlay2::{Base, ChainId, CreateOptions, Driver, Durability, Watch};
+use overlay2::{Base, ChainId, CreateOptions, Driver, Watch};
 use rustix::mount::{FsOpenFlags, fsopen};
-
-use super::store;
 
 /// A changeset of one file.
 pub(crate) fn changeset(number: usize) -> Vec<u8> {
@@ -30,20 +27,13 @@ pub(crate) fn stack(driver: &Driver, layers: usize) -> ChainId {
     chain.expect("layers")
 }
 
-/// The five steps of a container's life.
-pub(crate) const STEPS: [&str; 5] = ["open", "create", "mount", "unmount", "remove"];
+/// The four steps of a container's life.
+pub(crate) const STEPS: [&str; 4] = ["create", "mount", "unmount", "remove"];
 
 /// A whole life; how long each step took.
-pub(crate) fn life(
-    root: &Path,
-    durability: Durability,
-    base: &Base,
-    syncing: Syncing,
-) -> [Duration; 5] {
+pub(crate) fn life(driver: &Driver, base: &Base, syncing: Syncing) -> [Duration; 4] {
     let mut at = Instant::now();
     let mut lap = || std::mem::replace(&mut at, Instant::now()).elapsed();
-    let driver = store(root, durability);
-    let opened = lap();
     let mut options = CreateOptions::default();
     options.name = Some("measured".to_owned());
     options.syncing = syncing;
@@ -54,7 +44,7 @@ pub(crate) fn life(
     driver.unmount("measured").expect("unmount");
     let unmounted = lap();
     driver.remove_container("measured", Watch::new()).expect("remove");
-    [opened, created, mounted, unmounted, lap()]
+    [created, mounted, unmounted, lap()]
 }
 
 /// Whether this process may mount; says so where it may not.
