@@ -1,6 +1,6 @@
 //! Copy-up: a lower file becomes an upper one, in one step for every reader.
 //!
-//! The order is the kernel's: parents first, from the top; the copy is finished in the WorkDir,
+//! The order is the kernel's: parents first, those that are missing at once; the copy is finished in the WorkDir,
 //! data, then owner, attributes, mark, permission bits, times; the data is synced; then it gets
 //! its name, which must be free; then the parent's times are put back. A crash at any step leaves
 //! the lower file showing, or the finished copy.
@@ -54,7 +54,7 @@ impl Copy<'_> {
 }
 
 /// How a copy came out.
-struct Finished {
+pub(super) struct Finished {
     /// Its status before it was given the attributes.
     fresh: Stat,
     /// It is as a file that was just truncated, times and all.
@@ -77,8 +77,12 @@ impl Core {
             chain.push(at);
             at = parent;
         }
-        let (mut above, mut is_cut) = (None, false);
-        for at in chain.iter().rev() {
+        chain.reverse();
+        let directories = chain.iter().take_while(|node| node.is_directory()).count();
+        let (nested, rest) = chain.split_at(directories);
+        let (mut above, mut is_cut) = (self.copy_up_nested(nested)?, false);
+        let one_by_one = if above.is_some() { rest } else { &chain };
+        for at in one_by_one {
             (above, is_cut) = match self.copy_up_one(at, data, above)? {
                 Some((stat, is_cut)) => (Some(stat), is_cut),
                 None => (None, false),
@@ -137,7 +141,7 @@ impl Core {
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
     /// the namespace cannot be set on it.
-    fn has_origin(&self, stat: &Stat) -> bool {
+    pub(super) fn has_origin(&self, stat: &Stat) -> bool {
         let kind = type_of(stat);
         let settable = self.options.namespace == Namespace::Trusted
             || matches!(kind, FileType::RegularFile | FileType::Directory);
@@ -239,7 +243,7 @@ impl Core {
     }
 
     /// Gives a copy the attributes of what it is a copy of.
-    fn dress(
+    pub(super) fn dress(
         &self,
         from: Target<'_>,
         to: Target<'_>,
@@ -319,7 +323,7 @@ impl Core {
             }
             Copy::Directory(temporary, dir) => {
                 self.place_directory(temporary, to, name, lower)?;
-                self.raise_directory(node, dir)?;
+                node.set_real(Self::raised(node, dir)?);
                 parent.name_changed(name);
                 return Ok(());
             }
@@ -363,12 +367,11 @@ impl Core {
         Ok(())
     }
 
-    /// Puts the upper directory on top of a node's.
-    fn raise_directory(&self, node: &Node, dir: Dir) -> SysResult<()> {
+    /// A node's directories with an upper one on top.
+    pub(super) fn raised(node: &Node, dir: Dir) -> SysResult<Real> {
         let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No })];
         parts.extend(node.parts()?.parts.iter().map(Arc::clone));
-        node.set_real(Real::Directory(Arc::new(MergedDir { parts })));
-        Ok(())
+        Ok(Real::Directory(Arc::new(MergedDir { parts })))
     }
 
     /// Brings the data up of an upper file that has only the attributes.

@@ -43,6 +43,7 @@
 
 mod attributes;
 mod copy_up;
+mod copy_up_nested;
 mod create;
 mod file;
 mod handle;

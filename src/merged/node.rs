@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
@@ -299,6 +299,15 @@ impl Node {
     /// For a copy-up of this node.
     pub(super) fn lock_copying(&self) -> MutexGuard<'_, ()> {
         lock(&self.copying)
+    }
+
+    /// The same where nobody else holds it.
+    pub(super) fn try_lock_copying(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.copying.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Changes with every change of a name in this directory, and every copy-up of one.

@@ -139,3 +139,43 @@ fn names_that_change_meanwhile_lead_nowhere_else() {
     assert!(said.iter().any(|text| text.contains("inside")), "nothing was ever read");
     check_outside(&bed, &said);
 }
+
+/// Threads that copy up the same deep directory at once, while others remove and make names in the
+/// middle of it: nobody waits for another for ever, and all that was written is there.
+#[test]
+fn a_deep_directory_is_copied_up_by_many_at_once() {
+    let mut lines: Vec<String> = (1..=8)
+        .map(|depth| {
+            format!("{}/", (0..depth).map(|at| at.to_string()).collect::<Vec<_>>().join("/"))
+        })
+        .collect();
+    let deepest = lines.last().unwrap().clone();
+    lines.extend(["0/1/2/x/", "0/1/2/3/4/x/"].map(str::to_owned));
+    lines.extend((0..4).map(|number| format!("{deepest}{number}=lower")));
+    for _ in 0..cases().min(50) {
+        let bed = Bed::new(&[lines.clone()], Manner::plain());
+        let tree = bed.tree();
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (tree, path) = (&tree, format!("{deepest}{number}"));
+                scope.spawn(move || tree.run(&Op::Append(path, "+".to_owned())).unwrap());
+            }
+            for path in ["0/1/2/x", "0/1/2/3/4/x"] {
+                let tree = &tree;
+                scope.spawn(move || {
+                    tree.remove_dir(path).unwrap();
+                    tree.create_dir(path, 0o755).unwrap();
+                });
+            }
+        });
+        for number in 0..4 {
+            assert_eq!(tree.read(format!("{deepest}{number}")).unwrap(), b"lower+");
+        }
+        for path in ["0/1/2/x", "0/1/2/3/4/x"] {
+            assert!(tree.read_dir(path).unwrap().is_empty());
+        }
+        // But for the whiteout that others are links to.
+        let left: Vec<_> = std::fs::read_dir(bed.path("work/work")).unwrap().collect();
+        assert!(left.len() <= 1, "{left:?}");
+    }
+}

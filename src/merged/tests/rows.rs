@@ -208,6 +208,17 @@ rows! {
     copy_up_deep: [["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/f=1", "a/b^700"], ["a/", "a/b/", "a/z=1"]] => [
         Append(s("a/b/c/d/f"), s("2")), Stat(s("a/b/c")), ls("a"),
     ];
+    copy_up_deep_hands_nothing_on: [
+        ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/", "a/b/c/d/e/f=1", "a#3:4", "a^2775", "a/b/c^3777", "a/b/c/d^111",
+        "a/b%system.posix_acl_default=\u{2}\0\0\0\u{1}\0\u{7}\0\0\0\0\0\u{2}\0\u{7}\0\0\0\0\0\u{4}\0\u{5}\0\0\0\0\0\u{10}\0\u{7}\0\0\0\0\0\u{20}\0\0\0\0\0\0\0"],
+        ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/", "a/b/c/d/e/g=2"]
+    ] => [
+        Append(s("a/b/c/d/e/f"), s("2")), Stat(s("a")), Stat(s("a/b")), Stat(s("a/b/c")), Stat(s("a/b/c/d")), ListXattrs(s("a/b")),
+        ListXattrs(s("a/b/c")), ListXattrs(s("a/b/c/d/e")), wr("a/b/n", ""), md("a/b/c/n"), rm("a/b/c/d/e/g"), ls("a/b/c/d/e"),
+    ];
+    copy_up_deep_of_directories: [["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/e/"]] => [
+        Chmod(s("a/b/c/d"), 0o700), Stat(s("a/b/c")), Lchown(s("a/b/e"), 5, 5), ls("a/b"), rd("a/b/c/d"), md("a/b/c/d"),
+    ];
     copy_up_one_of_two_links: [["f=1", "g<>f"]] => [wr("f", "2"), Read(s("g")), Stat(s("f")), Stat(s("g"))];
     default_acl_is_handed_on_over_whiteouts: [["d/", "d/f=1", "d/e/"]] => [
         SetXattr(s("d"), s("system.posix_acl_default"), acl(), XattrMode::Set), rm("d/f"), wr("d/f", "1"), rd("d/e"),
