@@ -26,6 +26,9 @@ const BRIEFLY: Duration = Duration::from_micros(500);
 /// As many names are deleted however long it takes, so that of something small nothing stays.
 const AT_LEAST: u32 = 64;
 
+/// What takes more bytes is left, since nothing can be asked while it is deleted: 400 MB take 40 ms.
+const LARGEST: u64 = 4 << 20;
+
 /// The time that those who did not ask for it spend on deleting.
 #[derive(Debug)]
 struct Brief {
@@ -54,18 +57,24 @@ impl Store {
     /// is given. Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
         let go_on = || watch.check().is_ok();
-        let deleted = self.empty_trash_at(Pace { go_on: &go_on, threads: Threads::Many })?;
+        let pace = Pace { go_on: &go_on, threads: Threads::Many, largest: u64::MAX };
+        let deleted = self.empty_trash_at(pace)?;
         watch.check().map(|()| deleted)
     }
 
     /// As [`empty_trash`](Self::empty_trash), but for no longer than anybody notices: about half a
-    /// millisecond. What is left is deleted by those who come later, or by a collection.
+    /// millisecond. What is left, and a file of more than 4 MiB, is deleted by those who come later, or
+    /// by a collection.
     ///
     /// # Errors
     /// As [`empty_trash`](Self::empty_trash); that something is left is no error.
     pub fn empty_trash_briefly(&self) -> Result<u64> {
+        self.empty_trash_within(LARGEST)
+    }
+
+    fn empty_trash_within(&self, largest: u64) -> Result<u64> {
         let brief = Brief::begin();
-        self.empty_trash_at(Pace { go_on: &|| brief.goes_on(), threads: Threads::One })
+        self.empty_trash_at(Pace { go_on: &|| brief.goes_on(), threads: Threads::One, largest })
     }
 
     /// Deletes one object in the trash, which is held, as [`empty_trash_briefly`] would.
@@ -73,7 +82,8 @@ impl Store {
     /// [`empty_trash_briefly`]: Self::empty_trash_briefly
     pub(super) fn delete_briefly(&self, name: &str) -> SysResult<()> {
         let brief = Brief::begin();
-        let pace = Pace { go_on: &|| brief.goes_on(), threads: Threads::One };
+        let go_on = || brief.goes_on();
+        let pace = Pace { go_on: &go_on, threads: Threads::One, largest: LARGEST };
         match remove::remove_tree_at(self.top(TRASH), name.as_bytes(), pace) {
             Err(Errno::CANCELED) => Ok(()),
             other => other,
@@ -106,7 +116,8 @@ impl Store {
     /// not keep anybody from using the store.
     pub(super) fn sweep(&self) {
         self.sweep_staging();
-        let _ = self.empty_trash_briefly();
+        // Whatever it takes: else a large file would stay until somebody asks for a collection.
+        let _ = self.empty_trash_within(u64::MAX);
     }
 
     /// Takes away what makers that died have left.

@@ -26,6 +26,27 @@ pub(crate) struct Pace<'a> {
     /// Asked before each name is removed: whether to go on.
     pub(crate) go_on: &'a (dyn Fn() -> bool + Sync),
     pub(crate) threads: Threads,
+    /// The most bytes that may be freed with one name: a file that takes more counts as a reason not
+    /// to go on, since nobody can be asked while it goes.
+    pub(crate) largest: u64,
+}
+
+impl Pace<'static> {
+    /// To the end, by as many threads as help.
+    const WHOLE: Self = Self { go_on: &|| true, threads: Threads::Many, largest: u64::MAX };
+}
+
+impl Pace<'_> {
+    /// Whether a file of a directory may be removed.
+    fn allows(&self, dir: &Dir, name: &[u8]) -> SysResult<bool> {
+        if self.largest == u64::MAX {
+            return Ok(true);
+        }
+        let Some(stat) = dir.stat_if_exists(name)? else { return Ok(true) };
+        // A block of `st_blocks` is always this long (stat(2)).
+        let freed = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        Ok(stat.st_nlink > 1 || freed <= self.largest)
+    }
 }
 
 /// How many threads remove a tree.
@@ -42,7 +63,7 @@ pub(crate) enum Threads {
 ///
 /// Directories that the caller owns but may not read or write are made so first.
 pub(crate) fn remove_tree(parent: &Dir, name: &[u8]) -> SysResult<()> {
-    remove_tree_at(parent, name, Pace { go_on: &|| true, threads: Threads::Many })
+    remove_tree_at(parent, name, Pace::WHOLE)
 }
 
 /// As [`remove_tree`]; where it shall not go on it fails with ECANCELED, and what is left may be
@@ -60,8 +81,7 @@ pub(crate) fn remove_tree_at(parent: &Dir, name: &[u8], pace: Pace<'_>) -> SysRe
 
 /// Removes all that lies beneath `root`, and keeps `root` itself.
 pub(crate) fn empty_directory(root: &Dir) -> SysResult<()> {
-    let pace = Pace { go_on: &|| true, threads: Threads::Many };
-    empty(root, geteuid().is_root(), pace)
+    empty(root, geteuid().is_root(), Pace::WHOLE)
 }
 
 fn empty(root: &Dir, is_root: bool, pace: Pace<'_>) -> SysResult<()> {
@@ -169,6 +189,9 @@ impl Removal<'_> {
                 return Err(Errno::CANCELED);
             }
             if kind != Kind::Directory {
+                if !self.pace.allows(dir, &name)? {
+                    return Err(Errno::CANCELED);
+                }
                 match dir.remove_file(&name) {
                     Ok(()) | Err(Errno::NOENT) => continue,
                     Err(Errno::ISDIR) => {}
@@ -305,7 +328,7 @@ mod tests {
     fn a_tree_with_much_in_it_is_removed_by_threads_or_one() {
         for threads in [Threads::One, Threads::Many] {
             let (_keep, dir) = tree_of(200);
-            remove_tree_at(&dir, b"tree", Pace { go_on: &|| true, threads }).unwrap();
+            remove_tree_at(&dir, b"tree", Pace { threads, ..Pace::WHOLE }).unwrap();
             assert!(dir.entries().unwrap().is_empty());
         }
     }
@@ -316,12 +339,41 @@ mod tests {
             let (_keep, dir) = tree_of(200);
             let asked = AtomicU32::new(0);
             let go_on = || asked.fetch_add(1, Ordering::Relaxed) < 150;
-            let removed = remove_tree_at(&dir, b"tree", Pace { go_on: &go_on, threads });
+            let removed =
+                remove_tree_at(&dir, b"tree", Pace { go_on: &go_on, threads, ..Pace::WHOLE });
             assert_eq!(removed, Err(Errno::CANCELED));
             assert!(dir.stat(b"tree").is_ok());
             remove_tree(&dir, b"tree").unwrap();
             assert!(dir.entries().unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn what_takes_long_by_itself_is_left_to_those_who_have_time() {
+        let make = |name: &str, bytes: usize| {
+            let temporary = tempfile::tempdir().unwrap();
+            let path = temporary.path().join("tree").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "a test makes its files by path")]
+            std::fs::write(&path, vec![1; bytes]).unwrap();
+            let dir = Dir::open_ambient(temporary.path()).unwrap();
+            (temporary, path, dir)
+        };
+        let brief = Pace { threads: Threads::One, largest: 1 << 20, ..Pace::WHOLE };
+        for name in ["large", "a/b/large"] {
+            let (_keep, path, dir) = make(name, 2 << 20);
+            assert_eq!(remove_tree_at(&dir, b"tree", brief), Err(Errno::CANCELED));
+            assert!(path.exists());
+            remove_tree(&dir, b"tree").unwrap();
+            assert!(dir.entries().unwrap().is_empty());
+        }
+        // One of two names frees nothing, nor do holes.
+        let (keep, path, dir) = make("linked", 2 << 20);
+        std::fs::hard_link(&path, keep.path().join("other")).unwrap();
+        remove_tree_at(&dir, b"tree", brief).unwrap();
+        let (_keep, path, dir) = make("sparse", 1);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+        remove_tree_at(&dir, b"tree", brief).unwrap();
     }
 
     /// A directory with the tree `tree` of so many directories, each with a file and two more.
