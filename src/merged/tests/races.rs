@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags};
 
@@ -121,6 +122,8 @@ fn names_that_change_meanwhile_lead_nowhere_else() {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 drop(tree.rename_with("own", "away", RenameMode::Exchange));
+                // A moment in which another gets hold of the directory.
+                std::thread::sleep(Duration::from_micros(20));
             }
         });
         let is_read = |said: &[String]| said.iter().any(|text| text.contains("inside"));

@@ -209,7 +209,7 @@ rows! {
         Append(s("a/b/c/d/f"), s("2")), Stat(s("a/b/c")), ls("a"),
     ];
     copy_up_deep_hands_nothing_on: [
-        ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/", "a/b/c/d/e/f=1", "a#3:4", "a^2775", "a/b/c^3777", "a/b/c/d^111",
+        ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/", "a/b/c/d/e/f=1", "a^2775", "a/b/c^3777", "a/b/c/d^111",
         "a/b%system.posix_acl_default=\u{2}\0\0\0\u{1}\0\u{7}\0\0\0\0\0\u{2}\0\u{7}\0\0\0\0\0\u{4}\0\u{5}\0\0\0\0\0\u{10}\0\u{7}\0\0\0\0\0\u{20}\0\0\0\0\0\0\0"],
         ["a/", "a/b/", "a/b/c/", "a/b/c/d/", "a/b/c/d/e/", "a/b/c/d/e/g=2"]
     ] => [
