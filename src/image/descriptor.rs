@@ -3,8 +3,8 @@
 //! Source: OCI image-spec, descriptor.md.
 
 use super::document::{self, check_size, invalid};
-use super::documents::{Descriptor, media};
 use super::files::Files;
+use super::manifest::{Descriptor, media};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;

@@ -41,13 +41,13 @@ mod config;
 mod descriptor;
 mod docker;
 mod document;
-mod documents;
 mod entry;
 mod files;
 #[cfg(test)]
 mod fixture;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod manifest;
 mod oci;
 mod platform;
 #[cfg(test)]

@@ -10,9 +10,9 @@ use super::descriptor::{
     kind_of, missing, read_blob, wrong_size,
 };
 use super::document::{self, invalid};
-use super::documents::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 use super::entry::{ImageEntry, LayerBlob, Place, ReadConfig, add_image, add_name};
 use super::files::Files;
+use super::manifest::{Descriptor, ImageIndex, ImageManifest, OciLayout};
 use super::platform::Platform;
 use super::select::{self, Choice, Skipped};
 use crate::digest::Digest;

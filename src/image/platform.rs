@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::documents::PlatformFields;
+use super::manifest::PlatformFields;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image_config::ImageConfiguration;
 

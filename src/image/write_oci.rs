@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::descriptor::{FULL_NAME, REF_NAME};
 use super::document::to_bytes;
-use super::documents::media;
+use super::manifest::media;
 use super::reference::Reference;
 use super::write::{
     ImageToWrite, LayerSource, Layers, Parsed, TarWriter, WriteOptions, descriptor_platform,

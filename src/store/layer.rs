@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// Holds a layer's files so that they can be mounted and resolved from, but not listed
-    /// (`O_PATH`), which takes the kernel half the time.
+    /// (`O_PATH`).
     ///
     /// # Errors
     /// As [`open_layer`](Self::open_layer).

@@ -10,7 +10,7 @@ use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// How many stacks are remembered: more than a machine starts containers of at one time. One of 500
-/// layers takes 50 kB.
+/// layers takes 34 kB.
 const REMEMBERED: usize = 16;
 
 /// Stacks that were read, the one used last at the end.
@@ -51,9 +51,9 @@ impl Stacks {
 impl Store {
     /// The layers of a stack, topmost first, with the directory that stands for each.
     ///
-    /// Reads one small file for each [`ChainRecord::RUN`](super::ChainRecord::RUN) layers, and checks that they make up the
-    /// chain ID; later only looks at whether these files are still the same. A diff that stands in
-    /// the stack more than once is given each time.
+    /// Reads one small file for each [`ChainRecord::RUN`](super::ChainRecord::RUN) layers, and checks
+    /// that they make up the chain ID; later only looks at whether these files are still the same. A
+    /// diff that stands in the stack more than once is given each time.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] where the chain is not in the store; [`ErrorKind::Corrupt`] where

@@ -47,6 +47,12 @@ impl Brief {
     }
 }
 
+/// Deletes for as long as nobody notices, files of at most `largest` bytes.
+fn briefly<T>(largest: u64, delete: impl FnOnce(Pace<'_>) -> T) -> T {
+    let brief = Brief::begin();
+    delete(Pace { go_on: &|| brief.goes_on(), threads: Threads::One, largest })
+}
+
 impl Store {
     /// Deletes what was removed, and gives back how many objects that were; what another process
     /// deletes at this moment is left to it. Several threads do it where there is much.
@@ -57,8 +63,7 @@ impl Store {
     /// is given. Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
         let go_on = || watch.check().is_ok();
-        let pace = Pace { go_on: &go_on, threads: Threads::Many, largest: u64::MAX };
-        let deleted = self.empty_trash_at(pace)?;
+        let deleted = self.empty_trash_at(Pace { go_on: &go_on, ..Pace::WHOLE })?;
         watch.check().map(|()| deleted)
     }
 
@@ -69,22 +74,15 @@ impl Store {
     /// # Errors
     /// As [`empty_trash`](Self::empty_trash); that something is left is no error.
     pub fn empty_trash_briefly(&self) -> Result<u64> {
-        self.empty_trash_within(LARGEST)
-    }
-
-    fn empty_trash_within(&self, largest: u64) -> Result<u64> {
-        let brief = Brief::begin();
-        self.empty_trash_at(Pace { go_on: &|| brief.goes_on(), threads: Threads::One, largest })
+        briefly(LARGEST, |pace| self.empty_trash_at(pace))
     }
 
     /// Deletes one object in the trash, which is held, as [`empty_trash_briefly`] would.
     ///
     /// [`empty_trash_briefly`]: Self::empty_trash_briefly
     pub(super) fn delete_briefly(&self, name: &str) -> SysResult<()> {
-        let brief = Brief::begin();
-        let go_on = || brief.goes_on();
-        let pace = Pace { go_on: &go_on, threads: Threads::One, largest: LARGEST };
-        match remove::remove_tree_at(self.top(TRASH), name.as_bytes(), pace) {
+        let (top, name) = (self.top(TRASH), name.as_bytes());
+        match briefly(LARGEST, |pace| remove::remove_tree_at(top, name, pace)) {
             Err(Errno::CANCELED) => Ok(()),
             other => other,
         }
@@ -117,7 +115,7 @@ impl Store {
     pub(super) fn sweep(&self) {
         self.sweep_staging();
         // Whatever it takes: else a large file would stay until somebody asks for a collection.
-        let _ = self.empty_trash_within(u64::MAX);
+        let _ = briefly(u64::MAX, |pace| self.empty_trash_at(pace));
     }
 
     /// Takes away what makers that died have left.

@@ -33,7 +33,8 @@ pub(crate) struct Pace<'a> {
 
 impl Pace<'static> {
     /// To the end, by as many threads as help.
-    const WHOLE: Self = Self { go_on: &|| true, threads: Threads::Many, largest: u64::MAX };
+    pub(crate) const WHOLE: Self =
+        Self { go_on: &|| true, threads: Threads::Many, largest: u64::MAX };
 }
 
 impl Pace<'_> {
