@@ -45,7 +45,8 @@ impl MountPlan {
     ///
     /// # Errors
     /// [`ErrorKind::PermissionDenied`] where the process may not mount; what else the kernel
-    /// answers, with its own words where it has any.
+    /// answers, with its own words where it has any; [`ErrorKind::NoSpace`] where the kernel would
+    /// have mounted an UpperDir read-only, since nothing can be made in the WorkDir.
     pub fn mount(&self, layers: &[Layer<'_>], upper: Option<Upper<'_>>) -> Result<Mounted> {
         let planned = match &self.kind {
             Kind::Overlay { upper, .. } => *upper,
@@ -58,7 +59,8 @@ impl MountPlan {
         match &self.kind {
             Kind::Bind => bind(layers, attributes).map(Mounted),
             Kind::Overlay { list, .. } => {
-                overlay(layers, upper, list, self.options.way, attributes).map(Mounted)
+                let mounted = overlay(layers, upper, list, self.options.way, attributes)?;
+                self.writable(Mounted(mounted), upper)
             }
         }
     }
@@ -98,8 +100,8 @@ impl MountPlan {
                     let attributes = attributes(self.options.restrict, self.options.access);
                     return hand_over_upper(&context, upper)
                         .and_then(|()| finish(&context, upper, list, attributes))
-                        .map(Mounted)
-                        .map_err(|error| failed(&context, error));
+                        .map_err(|error| failed(&context, error))
+                        .and_then(|mounted| self.writable(Mounted(mounted), upper));
                 }
                 // Another way, or the same error once more, with all that is said of it.
                 Err(_) => opened.push(first),
@@ -112,6 +114,20 @@ impl MountPlan {
         let layers: Vec<_> =
             opened.iter().zip(&paths).map(|(dir, path)| Layer { dir, path }).collect();
         self.mount(&layers, upper)
+    }
+
+    /// Fails where a mount is read-only that was not to be: where the kernel can make nothing in the
+    /// WorkDir, it goes on without a word to the caller.
+    fn writable(&self, mounted: Mounted, upper: Option<Upper<'_>>) -> Result<Mounted> {
+        let Some(Upper { work, .. }) = upper else { return Ok(mounted) };
+        let to_be_read = self.options.access == MountAccess::ReadOnly;
+        if to_be_read || !mount::is_read_only(&mounted.0).during("stat", "mount")? {
+            return Ok(mounted);
+        }
+        let probe = format!("probe-{}", std::process::id()).into_bytes();
+        let made = work.dir.make_dir(&probe, 0o700);
+        let _ = made.and_then(|()| work.dir.remove_dir(&probe));
+        Err(refused(made.err().unwrap_or(Errno::ROFS), "write to", work.path))
     }
 }
 
@@ -365,6 +381,9 @@ pub(super) fn refused(error: Errno, doing: &str, what: &Path) -> Error {
         Errno::NODEV => Some("this kernel has no overlayfs: load the module overlay"),
         Errno::BUSY => Some("another mount uses the same UpperDir or WorkDir"),
         Errno::LOOP => Some("the same directory stands in the stack twice"),
+        Errno::NOSPC | Errno::DQUOT => {
+            Some("the kernel mounts read-only where it can make nothing in the WorkDir: free space")
+        }
         Errno::STALE => Some("the UpperDir was used with other layers before"),
         _ => None,
     };

@@ -4,6 +4,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::namespace::Namespace;
 use crate::sys::Dir;
+use rustix::mount::MountFlags;
 use std::path::{Path, PathBuf};
 
 /// Layers with one file each, `fN`, and a file `top` that each of them has.
@@ -37,13 +38,26 @@ impl Stack {
     }
 
     fn mount(&self, upper: bool, options: &MountOptions) -> crate::Result<Mounted> {
+        let paths = [self.root.path().join("upper"), self.root.path().join("work")];
+        self.mount_with(upper, paths.each_ref(), options)
+    }
+
+    /// With an UpperDir and a WorkDir elsewhere.
+    fn mount_on(&self, paths: [&PathBuf; 2], options: &MountOptions) -> crate::Result<Mounted> {
+        self.mount_with(true, paths, options)
+    }
+
+    fn mount_with(
+        &self,
+        upper: bool,
+        [up_path, work_path]: [&PathBuf; 2],
+        options: &MountOptions,
+    ) -> crate::Result<Mounted> {
         let namespace = Namespace::Trusted;
         let parts = Parts { layers: self.layers.len(), upper, namespace };
         let plan = plan(parts, options)?;
         let layers: Vec<_> = self.layers.iter().map(|(dir, path)| Layer { dir, path }).collect();
-        let paths = [self.root.path().join("upper"), self.root.path().join("work")];
-        let [up, work] = paths.each_ref().map(|path| Dir::open_ambient(path).unwrap());
-        let [up_path, work_path] = &paths;
+        let [up, work] = [up_path, work_path].map(|path| Dir::open_ambient(path).unwrap());
         let writable = Upper {
             upper: Layer { dir: &up, path: up_path },
             work: Layer { dir: &work, path: work_path },
@@ -80,16 +94,54 @@ fn each_way_to_find(upper: &Path) -> Vec<Vec<MountEntry>> {
     asked.into_iter().chain([find::in_table(upper).unwrap()]).collect()
 }
 
-const WAYS: [Way; 4] = [Way::Best, Way::Descriptors, Way::Strings, Way::Classic];
+/// The ways that this kernel has; those that it lacks are named.
+fn ways(test: &str) -> Vec<Way> {
+    let stack = Stack::new(2, "probe");
+    let has = |way: &Way| {
+        let mounted = stack.mount(true, &MountOptions { way: *way, ..Default::default() });
+        if let Err(error) = &mounted {
+            eprintln!("SKIP {test}, {way:?}: {error}");
+            assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
+        }
+        mounted.is_ok()
+    };
+    [Way::Best, Way::Descriptors, Way::Strings, Way::Classic].into_iter().filter(has).collect()
+}
+
+#[test]
+fn a_mount_that_would_be_read_only_is_refused() {
+    if !may_mount("a_mount_that_would_be_read_only_is_refused") {
+        return;
+    }
+    let stack = Stack::new(2, "l");
+    // Room for no directory but the two that are there.
+    let [full, upper, work] =
+        ["full", "full/upper", "full/work"].map(|name| stack.root.path().join(name));
+    std::fs::create_dir(&full).unwrap();
+    rustix::mount::mount("tmpfs", &full, "tmpfs", MountFlags::empty(), c"nr_inodes=3").unwrap();
+    std::fs::create_dir(&upper).unwrap();
+    std::fs::create_dir(&work).unwrap();
+    for way in ways("a_mount_that_would_be_read_only_is_refused") {
+        let options = MountOptions { way, ..Default::default() };
+        let error = stack.mount_on([&upper, &work], &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{way:?} {error}");
+        assert!(error.help().is_some_and(|help| help.contains("read-only")), "{way:?} {error}");
+        // Where that is what is asked for, it is what one gets.
+        let options = MountOptions { access: MountAccess::ReadOnly, ..options };
+        stack.mount_on([&upper, &work], &options).unwrap();
+    }
+    detach(&full).unwrap();
+}
 
 #[test]
 fn e41_any_number_of_layers_on_every_way() {
     if !may_mount("e41_any_number_of_layers_on_every_way") {
         return;
     }
+    let ways = ways("e41_any_number_of_layers_on_every_way");
     for count in [1, 2, 128, 500] {
         let stack = Stack::new(count, "l");
-        for way in WAYS {
+        for way in ways.iter().copied() {
             let options = MountOptions { way, ..Default::default() };
             let mounted = stack.mount(true, &options).unwrap();
             assert_eq!(read(&mounted, "top"), "0", "{count} {way:?}");
@@ -109,9 +161,10 @@ fn e40_odd_names_on_every_way() {
     }
     let long = format!("{0}/{0}/", "n".repeat(200));
     let names = ["a:b", "a,b", "a\\b", "a b", "a\nb", ":,\\ \n", "lowerdir=x,upperdir=y", &long];
+    let ways = ways("e40_odd_names_on_every_way");
     for name in names {
         let stack = Stack::new(3, name);
-        for way in WAYS {
+        for way in ways.iter().copied() {
             let options = MountOptions { way, ..Default::default() };
             let mounted =
                 stack.mount(true, &options).unwrap_or_else(|e| panic!("{name:?} {way:?} {e}"));
@@ -145,7 +198,7 @@ fn an_attached_mount_is_found_and_goes() {
     std::fs::create_dir(&target).unwrap();
     std::fs::create_dir(&other).unwrap();
     let volatile = MountOptions { syncing: Syncing::Volatile, ..Default::default() };
-    for way in WAYS {
+    for way in ways("an_attached_mount_is_found_and_goes") {
         let options = MountOptions { way, ..volatile };
         stack.mount(true, &options).unwrap().attach(&target).unwrap();
         for found in each_way_to_find(&upper) {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, StatVfsMountFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -79,6 +79,11 @@ impl Context {
         }
         lines
     }
+}
+
+/// Whether nothing can be written in a mount, or in its file system.
+pub(crate) fn is_read_only(mount: &OwnedFd) -> SysResult<bool> {
+    Ok(rustix::fs::fstatvfs(mount)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// A copy of the mount that `dir` lies on, seen from `dir`, not attached anywhere.

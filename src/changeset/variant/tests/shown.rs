@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, Stat};
@@ -12,6 +13,7 @@ use crate::inode::FileKind;
 use crate::sys::Dir;
 use crate::sys::inode_io;
 use crate::sys::mount::Context;
+use crate::sys::xattr::proc_path;
 
 type Links = BTreeMap<(u64, u64), String>;
 
@@ -53,8 +55,15 @@ pub(super) fn from_kernel(layers: &[PathBuf], scratch: &Path) -> Option<Vec<Stri
     // The kernel wants two layers.
     let empty = scratch.join("empty");
     std::fs::create_dir_all(&empty).unwrap();
-    for layer in layers.iter().rev().chain([&empty]) {
-        context.string("lowerdir+", layer.as_os_str().as_encoded_bytes()).unwrap();
+    let layers: Vec<_> = layers.iter().rev().chain([&empty]).collect();
+    // Before Linux 6.8 all in one, as short as they may be.
+    let opened: Vec<_> = layers.iter().map(|layer| Dir::open_ambient(layer).unwrap()).collect();
+    let names: Vec<_> = opened.iter().map(|dir| proc_path(dir.as_fd())).collect();
+    match Context::overlay_checks_options() {
+        true => {
+            names.iter().for_each(|name| context.string("lowerdir+", name.as_bytes()).unwrap());
+        }
+        false => context.string("lowerdir", names.join(":").as_bytes()).unwrap(),
     }
     let mount = context.mount(rustix::mount::MountAttrFlags::empty());
     let mount = Dir::from_fd(mount.unwrap_or_else(|e| panic!("{e}: {:?}", context.messages())));
