@@ -103,6 +103,7 @@ mod layer_path;
 mod namespace;
 mod percent;
 mod pipe;
+mod quota;
 mod watch;
 
 mod format;
@@ -167,7 +168,8 @@ pub use inode::{Device, FileKind, Inode, Timestamp, Xattrs};
 pub use layer_path::LayerPath;
 pub use namespace::Namespace;
 pub use percent::escape_bytes;
-pub use store::{ContainerId, GarbageKind, LayerKey, Store};
+pub use quota::Quota;
+pub use store::{ContainerId, GarbageKind, LayerKey, QuotaUse, Store};
 pub use sys::Dir;
 pub use sys::durable::Durability;
 pub use sys::probe::KernelFeatures;

@@ -159,6 +159,10 @@ fn the_page_tells_every_field_of_every_document() {
     let applied = pages.hold("layer apply", store.json(["layer", "apply", &place("layer.tar")]));
     pages.hold("import", store.json(["import", &place("layer.tar"), "json.test/imported"]));
     pages.hold("layer ls", store.json(["layer", "ls"]));
+    // What the command prints where quotas are kept, which few file systems do.
+    let limits = overlay2::Quota { bytes: Some(3), inodes: Some(4) };
+    let used = overlay2::QuotaUse { bytes: 1, inodes: 2, limits };
+    pages.hold("quota", serde_json::to_value(used).unwrap());
     pages.hold("df", store.json(["df"]));
     pages.hold("info", store.json(["info"]));
     pages.hold("gc", store.json(["gc"]));

@@ -12,6 +12,7 @@ use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Inode;
 use crate::mount::{self, MountEntry, Syncing};
+use crate::quota::Quota;
 use crate::store::{ContainerBase, ContainerId, ContainerLock, ContainerRecord, NewContainer};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, inode_io};
@@ -53,6 +54,9 @@ pub struct CreateOptions {
     /// Whether what is written in it survives a crash: each of its mounts is `volatile` where it
     /// need not.
     pub syncing: Syncing,
+    /// How much it may hold: a project quota, which XFS and ext4 keep where they are mounted with
+    /// `prjquota`, set by root.
+    pub quota: Quota,
 }
 
 /// A container, as a list shows it.
@@ -93,7 +97,8 @@ impl Driver {
     /// Makes a container as `options` say.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// As [`create`](Self::create); [`ErrorKind::Unsupported`] for a quota where the file system keeps
+    /// none, [`ErrorKind::PermissionDenied`] where it may not be set.
     pub fn create_with(&self, base: &Base, options: &CreateOptions) -> Result<Container> {
         let base = match base {
             Base::Image(text) => {
@@ -102,7 +107,7 @@ impl Driver {
             Base::Chain(chain) => ContainerBase::Chain(*chain),
         };
         let (name, volatile) = (options.name.as_deref(), options.syncing == Syncing::Volatile);
-        let new = NewContainer { name, base, upper_mode: 0o700, volatile };
+        let new = NewContainer { name, base, upper_mode: 0o700, volatile, quota: options.quota };
         let staged = self.store.stage_container(&new)?;
         let root = self.root_of_chain(staged.record().chain.as_ref())?;
         give_root(&staged.upper()?, &root)?;

@@ -258,6 +258,7 @@ impl Driver {
     /// volatile mounts left.
     fn ready(&self, lock: &ContainerLock, options: &MountOptions) -> Result<()> {
         let work = lock.work()?;
+        lock.require_quota()?;
         match (self.refuse_torn(lock.record(), &work)?, options.syncing) {
             (true, Syncing::Normal) => self.settle(lock),
             // Its process may have died before the kernel's mark went.

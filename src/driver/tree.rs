@@ -109,6 +109,7 @@ impl Driver {
     fn tree_locked(&self, lock: &ContainerLock) -> Result<Tree> {
         let (upper, work) = (lock.upper()?, lock.work()?);
         self.refuse_torn(lock.record(), &work)?;
+        lock.require_quota()?;
         let composed = self.compose(lock.record().chain.as_ref())?;
         Tree::writable(self.open_layers(&composed)?, upper, work, &self.tree_options())
     }
@@ -250,6 +251,7 @@ mod tests {
             base: crate::store::ContainerBase::Empty,
             upper_mode: 0o755,
             volatile: false,
+            quota: crate::Quota::default(),
         };
         drop(driver.store.create_container(&new).unwrap());
         let held = driver.tree("c").unwrap();

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::Driver;
 use crate::digest::ChainId;
 use crate::error::{Context, ErrorKind, Result};
-use crate::store::{LayerKey, LayerRecord};
+use crate::quota::Quota;
+use crate::store::{LayerKey, LayerRecord, QuotaUse};
 use crate::sys::Dir;
 use crate::sys::weigh::weigh;
 
@@ -33,13 +34,17 @@ pub struct UsageRow {
     pub size: u64,
     /// Files, directories and other inodes.
     pub inodes: u64,
+    /// What a container may have at most, where it has a quota. Its size is then that of the blocks
+    /// that it occupies, its WorkDir among them, as the file system counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Quota>,
 }
 
 impl Driver {
     /// The room that layers, images and containers take.
     ///
     /// Layers are not walked: what they take was written down when they were unpacked. Of
-    /// containers the UpperDir is walked.
+    /// containers the UpperDir is walked, but for those with a quota, which the file system counts.
     ///
     /// # Errors
     /// As the operating system has them.
@@ -48,15 +53,25 @@ impl Driver {
         for key in self.store.layers()? {
             let Some(record) = self.readable(&key)? else { continue };
             let (size, inodes) = (record.diff_size, record.inodes);
-            usage.layers.push(UsageRow { name: key.to_string(), size, inodes });
+            usage.layers.push(UsageRow { name: key.to_string(), size, inodes, limits: None });
         }
         for image in self.store.images()? {
             let id = image.record.id.to_string();
             let name = image.names.first().cloned().unwrap_or(id);
             let (size, inodes) = self.weight_of(image.record.chain.as_ref())?;
-            usage.images.push(UsageRow { name, size, inodes });
+            usage.images.push(UsageRow { name, size, inodes, limits: None });
         }
         for record in self.store.containers()? {
+            let counted = match self.store.quota_use(&record) {
+                // For others than root it is walked like the rest.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+                counted => counted?,
+            };
+            if let Some(QuotaUse { bytes: size, inodes, limits }) = counted {
+                let limits = Some(limits);
+                usage.containers.push(UsageRow { name: record.name, size, inodes, limits });
+                continue;
+            }
             let upper = match Dir::open_ambient(self.upper_path(&record.id)) {
                 // Removed meanwhile, or damaged.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -64,9 +79,28 @@ impl Driver {
             };
             let weight = weigh(&upper).during("walk", &self.upper_path(&record.id))?;
             let (size, inodes) = (weight.content, weight.inodes);
-            usage.containers.push(UsageRow { name: record.name, size, inodes });
+            usage.containers.push(UsageRow { name: record.name, size, inodes, limits: None });
         }
         Ok(usage)
+    }
+
+    /// What a container holds and may hold, where it was made with a quota and the file system keeps
+    /// that; else `None`. Its files are not walked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::PermissionDenied`] for others than root.
+    pub fn quota(&self, container: &str) -> Result<Option<QuotaUse>> {
+        self.store.quota_use(&self.store.find_container(container)?)
+    }
+
+    /// Changes what a container may hold that was made with a quota; it may be mounted. One that holds
+    /// more than that keeps it, and gets nothing more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Unsupported`] where it was made without a quota, or the
+    /// file system keeps none any more; [`ErrorKind::PermissionDenied`] for others than root.
+    pub fn set_quota(&self, container: &str, limits: &Quota) -> Result<()> {
+        self.store.set_quota(&self.store.find_container(container)?, limits)
     }
 
     /// What is known of a layer. One damaged record is no reason to list nothing: like one that is

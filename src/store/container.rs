@@ -17,6 +17,7 @@ use super::staging::{Published, Staged};
 use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::quota::Quota;
 use crate::sys::lock::Mode;
 use crate::sys::{Dir, random};
 
@@ -47,6 +48,8 @@ pub struct NewContainer<'a> {
     pub upper_mode: u32,
     /// Whether it is mounted `volatile` unless somebody says otherwise.
     pub volatile: bool,
+    /// What it may hold.
+    pub quota: Quota,
 }
 
 /// A container that is being made; dropping it removes it, and its name is free again.
@@ -93,6 +96,7 @@ impl Store {
         new.name.map_or(Ok(()), check_container_name)?;
         let (base, mut record) = self.base_of(&new.base)?;
         record.volatile = new.volatile;
+        record.project = self.new_project(&new.quota)?;
         let (staged, name) = self.stage_as(Mode::Exclusive, || {
             random::bytes::<32>().map(|bytes| Object::Container(ContainerId::new(bytes)).tag())
         })?;
@@ -130,6 +134,7 @@ impl Store {
             chain,
             created,
             volatile: false,
+            project: None,
             mount: None,
         };
         let Some(object) = record.base() else {
@@ -278,6 +283,7 @@ impl StagedContainer {
         self.staged.make_dir(UPPER, new.upper_mode)?;
         self.staged.make_dir(WORK, 0o700)?;
         self.staged.make_dir(MERGED, 0o700)?;
+        self.undo.record.assign_to_project(&self.staged)?;
         let mut attempt = 0;
         loop {
             self.undo.record.name = match new.name {
@@ -303,7 +309,9 @@ impl StagedContainer {
                 }
             }
         }
-        self.link()
+        self.link()?;
+        // Not before the record that tells of it.
+        self.undo.store.limit_project(&self.undo.record, &new.quota)
     }
 
     fn write_record(&mut self) -> Result<()> {
@@ -370,6 +378,7 @@ impl Drop for Undo {
         let ContainerRecord { id, name, .. } = &self.record;
         // What stays is stale, and is removed by whoever meets it.
         let _ = self.store.forget_container_name(name, id);
+        let _ = self.store.lift_quota(&self.record);
         let below = self.record.base().into_iter().collect();
         let _ = self.store.release(Object::Container(*id), below);
     }
@@ -464,6 +473,7 @@ impl ContainerLock {
         store.sync_top(CONTAINERS)?;
         store.forget_container_name(&record.name, &record.id)?;
         store.release(object, record.base().into_iter().collect())?;
+        store.lift_quota(&record)?;
         Ok((held, trash))
     }
 }

@@ -40,6 +40,7 @@ mod layout;
 mod mount_state;
 mod named;
 mod open;
+mod quota;
 mod record;
 mod removal;
 mod reserve;
@@ -60,6 +61,7 @@ pub use image_name::RemovedImage;
 pub use layer::{FinishedLayer, LeasedLayer, Staging};
 pub use layout::{ContainerId, LayerKey};
 pub use open::{Access, StoreOptions};
+pub use quota::QuotaUse;
 pub use record::{
     ChainRecord, ContainerRecord, ImageRecord, LayerRecord, MountState, RecordTime, StackEntry,
 };

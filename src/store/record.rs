@@ -231,6 +231,10 @@ pub struct ContainerRecord {
     /// It is mounted `volatile` unless somebody says otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub volatile: bool,
+    /// The project, on the file system of the store, that its UpperDir and WorkDir belong to, where
+    /// it was made with a quota. The file system knows the limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
     /// Where it is mounted, or was when somebody last wrote it down: a file of its own.
     #[serde(skip)]
     pub mount: Option<MountState>,

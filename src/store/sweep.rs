@@ -209,8 +209,10 @@ impl Store {
             }
             Object::Container(id) => {
                 let record = self.read_record_in(dir, object, CONTAINER_FILE);
-                if let Ok(Some(ContainerRecord { name, .. })) = record {
-                    self.forget_container_name(&name, &id)?;
+                let record: Result<Option<ContainerRecord>> = record;
+                if let Ok(Some(record)) = record {
+                    self.forget_container_name(&record.name, &id)?;
+                    self.lift_quota(&record)?;
                 }
             }
         }

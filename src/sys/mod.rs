@@ -18,6 +18,7 @@ pub(crate) mod parallel;
 #[cfg(feature = "bundle")]
 pub(crate) mod private_mounts;
 pub(crate) mod probe;
+pub(crate) mod quota;
 pub(crate) mod random;
 pub(crate) mod remove;
 pub(crate) mod statmount;

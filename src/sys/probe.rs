@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 use super::dir::{Dir, SysResult};
 use super::mount::Context as Overlay;
 use super::xattr::{self, Target};
-use super::{mount, remove, userns};
+use super::{mount, quota, remove, userns};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Device;
 use crate::namespace::Namespace;
@@ -61,6 +61,9 @@ pub struct KernelFeatures {
     pub openat2: bool,
     /// Attributes of a name in a directory by `setxattrat` (Linux 6.13); else by way of `/proc`.
     pub xattrat: bool,
+    /// Containers can be limited by project quotas (Linux 5.14; XFS, and ext4 with the features
+    /// `project` and `quota`, mounted with `prjquota`); else a quota is refused.
+    pub project_quotas: bool,
 }
 
 impl KernelFeatures {
@@ -109,6 +112,7 @@ impl KernelFeatures {
             rename_whiteout: dir.rename(b"file", dir, b"moved", RenameFlags::WHITEOUT).is_ok(),
             openat2: resolves_beneath(dir).is_ok(),
             xattrat: xattr::has_at_calls(dir, b"moved"),
+            project_quotas: quota::is_enforced(dir).unwrap_or(false),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Source, catches, code_lines, hold, rust, test_module_start};
 
 /// The floor of each module at the crate's root. A module uses lower floors only, and itself.
-const FLOORS: [(&str, u8); 26] = [
+const FLOORS: [(&str, u8); 27] = [
     ("error", 0),
     ("percent", 0),
     ("finding", 0),
@@ -18,6 +18,7 @@ const FLOORS: [(&str, u8); 26] = [
     ("compression", 1),
     ("pipe", 1),
     ("image_config", 1),
+    ("quota", 1),
     ("file_name", 2),
     ("sys", 2),
     ("format", 3),

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Export(containers::Export),
     /// Make a container usable that was mounted volatile when the machine stopped
     Recover(containers::Recover),
+    /// Show what a container holds and may hold, or change that
+    Quota(containers::ShowQuota),
     /// Remove containers
     Rm(containers::Remove),
     /// List what a container changed, or how two trees differ: A added, C changed, D deleted

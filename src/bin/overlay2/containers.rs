@@ -5,12 +5,12 @@ use std::io;
 use overlay2::image::ConfigChanges;
 use overlay2::mount::{MountAccess, MountOptions, Syncing};
 use overlay2::{
-    Base, CommitOptions, Container, CreateOptions, Driver, Timestamp, TornUpper, Watch,
+    Base, CommitOptions, Container, CreateOptions, Driver, Quota, Timestamp, TornUpper, Watch,
 };
 use serde_json::json;
 
-use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Remove};
-use crate::output::{Output, Target, short};
+use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Remove, ShowQuota};
+use crate::output::{Output, Target, short, size};
 use crate::progress::Bars;
 use crate::style::{ids, time};
 use crate::upkeep::free_space;
@@ -26,8 +26,32 @@ pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(
     if create.volatile {
         options.syncing = Syncing::Volatile;
     }
+    options.quota = create.limits.instead_of(Quota::default());
     let container = driver.create_with(&base, &options)?;
     Ok(out.lines(&container, std::slice::from_ref(&container.name))?)
+}
+
+pub(crate) fn quota(driver: &Driver, out: &Output, quota: &ShowQuota) -> Result<(), Failure> {
+    let name = &quota.container;
+    let none = || {
+        let message = format!("container {name} has no quota, or none is kept any more");
+        io::Error::new(io::ErrorKind::Unsupported, message)
+    };
+    let mut used = driver.quota(name)?.ok_or_else(none)?;
+    if quota.limits.is_given() {
+        driver.set_quota(name, &quota.limits.instead_of(used.limits))?;
+        used = driver.quota(name)?.ok_or_else(none)?;
+    }
+    let limit = |limit: Option<String>| limit.unwrap_or_else(|| "-".to_owned());
+    let row = vec![
+        name.clone(),
+        size(used.bytes),
+        limit(used.limits.bytes.map(size)),
+        used.inodes.to_string(),
+        limit(used.limits.inodes.map(|inodes| inodes.to_string())),
+    ];
+    let header = ["CONTAINER", "SIZE", "LIMIT", "INODES", "LIMIT"];
+    Ok(out.table(&used, &header, vec![row])?)
 }
 
 pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Failure> {

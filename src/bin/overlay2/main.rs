@@ -139,6 +139,7 @@ fn act(cli: &Cli, driver: &Driver, out: &Output) -> Result<(), Failure> {
         Command::Create(create) => containers::create(driver, out, create),
         Command::Ps(list) => containers::list(driver, out, list.shown.quiet),
         Command::Mount(mount) => containers::mount(driver, out, mount),
+        Command::Quota(quota) => containers::quota(driver, out, quota),
         Command::Recover(recover) => containers::recover(driver, out, recover),
         Command::Unmount(unmount) => containers::unmount(driver, out, &unmount.containers),
         Command::Bundle(bundle) => run::bundle(driver, out, bundle),

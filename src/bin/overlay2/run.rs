@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use overlay2::bundle::{Network, Process, Runtime};
 use overlay2::mount::{MountOptions, Syncing};
 use overlay2::userns::{UserNamespace, in_initial_namespace};
-use overlay2::{Base, Driver, Watch};
+use overlay2::{Base, CreateOptions, Driver, Quota, Watch};
 use serde_json::json;
 
 use crate::args::run::{self as args, Bundle, Exec, Run};
@@ -59,7 +59,10 @@ pub(crate) fn bundle(driver: &Driver, out: &Output, bundle: &Bundle) -> Result<(
 pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
     let runtime = chosen(&run.runtime)?;
     refuse_no_terminal(&run.process)?;
-    let container = driver.create(&Base::Image(run.image.clone()), run.name.as_deref())?;
+    let mut options = CreateOptions::default();
+    options.name.clone_from(&run.name);
+    options.quota = run.limits.instead_of(Quota::default());
+    let container = driver.create_with(&Base::Image(run.image.clone()), &options)?;
     let mut options = MountOptions::default();
     if !run.keep {
         // What is thrown away afterwards need not be synced.

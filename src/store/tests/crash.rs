@@ -50,7 +50,13 @@ fn die() {
         }
         "container on a new chain" => {
             let base = ContainerBase::Chain(chain(&store, &["new"], Retention::WhileUsed).chain());
-            let new = NewContainer { name: Some("late"), base, upper_mode: 0o755, volatile: false };
+            let new = NewContainer {
+                name: Some("late"),
+                base,
+                upper_mode: 0o755,
+                volatile: false,
+                quota: Quota::default(),
+            };
             let _held = store.stage_container(&new);
             die()
         }

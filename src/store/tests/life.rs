@@ -112,7 +112,13 @@ fn a_container_on_a_chain_keeps_it() {
     let store = scratch();
     let leased = chain(&store, &["a"], Retention::WhileUsed);
     let base = ContainerBase::Chain(leased.chain());
-    let new = NewContainer { name: Some("web"), base, upper_mode: 0o1777, volatile: false };
+    let new = NewContainer {
+        name: Some("web"),
+        base,
+        upper_mode: 0o1777,
+        volatile: false,
+        quota: Quota::default(),
+    };
     let container = store.create_container(&new).unwrap();
     let chain = leased.chain();
     drop(leased);

@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 
 use super::*;
 use crate::digest::{DiffId, Digest};
+use crate::quota::Quota;
 
 /// A store in a directory that goes with the value.
 struct Scratch {
@@ -125,11 +126,17 @@ fn image(store: &Store, texts: &[&str], name: &str) -> Digest {
 
 fn on_image<'a>(id: Digest, name: Option<&'a str>) -> NewContainer<'a> {
     let base = ContainerBase::Image { id, name: "some image".to_owned() };
-    NewContainer { name, base, upper_mode: 0o755, volatile: false }
+    NewContainer { name, base, upper_mode: 0o755, volatile: false, quota: Quota::default() }
 }
 
 fn empty(name: Option<&str>) -> NewContainer<'_> {
-    NewContainer { name, base: ContainerBase::Empty, upper_mode: 0o755, volatile: false }
+    NewContainer {
+        name,
+        base: ContainerBase::Empty,
+        upper_mode: 0o755,
+        volatile: false,
+        quota: Quota::default(),
+    }
 }
 
 /// Fails unless the call was refused for `kind` with all of `words` in its message.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use overlay2::Quota;
 
 use super::{Shown, look};
 
@@ -10,6 +11,7 @@ use super::{Shown, look};
 #[command(after_help = "\
 Examples:
   overlay2 create --name web app:1
+  overlay2 create --name web --quota 10G app:1
   overlay2 create --chain b6d355b1916a        on layers that were applied one at a time")]
 pub(crate) struct Create {
     /// The container's name; one is made up where it is left out
@@ -21,9 +23,68 @@ pub(crate) struct Create {
     /// Faster mounts, but what was written may be torn after a crash
     #[arg(long)]
     pub(crate) volatile: bool,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// The image's name or ID
     #[arg(required_unless_present = "chain")]
     pub(crate) image: Option<String>,
+}
+
+/// What a container may hold.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// At most this many bytes of what is changed, such as 500M or 10G; needs root, and XFS or ext4
+    /// mounted with prjquota
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    quota: Option<u64>,
+    /// At most this many files and directories that are changed
+    #[arg(long, value_name = "NUMBER")]
+    quota_inodes: Option<u64>,
+}
+
+impl Limits {
+    /// Those that are given, the others as they were; 0 for none.
+    pub(crate) fn instead_of(&self, now: Quota) -> Quota {
+        let limit = |given: Option<u64>, now| given.or(now).filter(|limit| *limit != 0);
+        Quota { bytes: limit(self.quota, now.bytes), inodes: limit(self.quota_inodes, now.inodes) }
+    }
+
+    /// Whether any is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.quota.is_some() || self.quota_inodes.is_some()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  overlay2 quota web                          what it holds, and may hold
+  overlay2 quota web --quota 20G              more, even while it is mounted
+  overlay2 quota web --quota-inodes 0         as many files as there is room for")]
+pub(crate) struct ShowQuota {
+    /// The container's name or ID
+    pub(crate) container: String,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// A number of bytes, or of 1024, 1024² or more of them, as docker has sizes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let letters = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let (digits, _) = text.split_at(text.len() - letters.len());
+    let unit = letters.to_ascii_lowercase();
+    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let shift = match unit {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err("a size is a number, or one with K, M, G, T or P behind it".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a size begins with a number".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "there is no disk of that size".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -163,4 +224,32 @@ pub(crate) struct Remove {
     /// Their names or IDs
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_as_docker_has_them() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("1k", Some(1024)),
+            ("500M", Some(500 << 20)),
+            ("10GiB", Some(10 << 30)),
+            ("10gb", Some(10 << 30)),
+            ("2T", Some(2 << 40)),
+            ("16384P", None),
+            ("99999999999999999999", None),
+            ("G", None),
+            ("", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("1GG", None),
+            ("1 G", None),
+        ] {
+            assert_eq!(bytes(text).ok(), size, "{text:?}");
+        }
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]
+    pub(crate) limits: super::containers::Limits,
+    #[command(flatten)]
     pub(crate) process: Process,
     /// The image's name or ID
     pub(crate) image: String,
