@@ -203,6 +203,39 @@ fn e43_what_a_foreign_mount_shows_is_not_removed() {
     store.ok(["rmi", TINY]);
 }
 
+/// On a file system of its own, where a mount's root is no path of the machine.
+#[test]
+fn e43_what_a_foreign_mount_shows_of_another_file_system_is_not_removed() {
+    sandbox!();
+    let store = tiny(&[]);
+    let text = r#"
+        mount -t tmpfs none "$1"
+        export OVERLAY2_ROOT="$1/store"
+        mkdir "$1/shown" "$1/empty"
+        "$O" load -q -i "$2"
+        layer=$("$O" inspect "$3" | sed -n 's/.*"UpperDir": "\(.*\)".*/\1/p')
+        mount --bind "$layer" "$1/shown"
+        ! "$O" rmi "$3"
+        umount "$1/shown"
+        mount -t overlay -o "lowerdir=$layer:$1/empty" none "$1/shown"
+        ! "$O" rmi "$3"
+        mv "$1/store" "$1/moved"
+        ! "$O" --root "$1/moved" rmi "$3"
+        umount "$1/shown"
+        "$O" --root "$1/moved" rmi "$3"
+    "#;
+    let [place, archive] = ["place", "tiny.tar"].map(|name| store.scratch().join(name));
+    fs::create_dir(&place).unwrap();
+    TestImage::tiny(TINY).write_docker_archive(&archive);
+    let mut private = Command::new("unshare");
+    private.args(["-m", "--propagation", "private", "sh", "-euc", text, "sh"]);
+    private.arg(&place).arg(&archive).arg(TINY).env("O", need::binary());
+    let done = Done::of(&mut private);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert_eq!(done.stderr.matches("shown by the mount at").count(), 3, "{done:?}");
+    assert_eq!(done.stdout.matches("Deleted").count(), 1, "{done:?}");
+}
+
 #[test]
 fn e85_containers_work_without_proc() {
     sandbox!();

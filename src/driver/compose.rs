@@ -86,13 +86,13 @@ impl Driver {
     /// Mounts of containers keep their chain by themselves; this is for those of others.
     pub(super) fn refuse_shown(&self, chain: &ChainId, what: &str) -> Result<()> {
         let keys = |chain: &ChainId| -> Result<HashSet<String>> {
-            let path = |key| self.store.layer_path(&key).display().to_string();
-            Ok(self.store.stack(chain)?.iter().map(|entry| path(entry.layer())).collect())
+            Ok(self.store.stack(chain)?.iter().map(|entry| entry.layer().to_string()).collect())
         };
+        let layers = self.store.layers_path();
         let own = self.store.containers_path();
         // One that is broken or not there is for the removal itself to judge.
         let Ok(mut names) = keys(chain) else { return Ok(()) };
-        if mount::showing(&names, &own).is_none() {
+        if mount::showing(&layers, &names, &own).is_none() {
             return Ok(());
         }
         // Those that stay are no matter.
@@ -102,7 +102,8 @@ impl Driver {
                 names.retain(|name| !kept.contains(name));
             }
         }
-        let Some(Showing { target, process, name, .. }) = mount::showing(&names, &own) else {
+        let Some(Showing { target, process, name, .. }) = mount::showing(&layers, &names, &own)
+        else {
             return Ok(());
         };
         let seen_by = process.map(|id| format!(" for process {id}")).unwrap_or_default();

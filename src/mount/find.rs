@@ -1,16 +1,15 @@
 //! Which overlays are mounted where.
 
-use std::collections::HashSet;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
 
+use super::known::{self, Known};
 use crate::error::{Context, ErrorKind, Result};
 use crate::sys::Dir;
 use crate::sys::mountinfo::{self, MountInfo};
-use crate::sys::statmount;
 
 /// An overlay that the process sees mounted.
 #[non_exhaustive]
@@ -98,20 +97,16 @@ pub(super) fn in_table(upper: &Path) -> Result<Vec<MountEntry>> {
 pub(super) fn asked_one_by_one(upper: &Path) -> Option<Vec<MountEntry>> {
     let wanted = Source::of(&rustix::fs::lstat(upper).ok()?);
     let mut found = Vec::new();
-    for overlay in statmount::overlays().ok()? {
-        let source = overlay.source.as_deref().and_then(Source::parse);
-        if let Some((source, volatile)) = source {
-            if source == wanted {
-                let upper = Some(upper.to_owned());
-                found.push(MountEntry { target: overlay.target, upper, volatile });
+    for (id, known) in known::overlays().ok()? {
+        let entry = match known {
+            Known::Ours { source, volatile } if source == wanted => {
+                MountEntry { target: PathBuf::new(), upper: Some(upper.to_owned()), volatile }
             }
-            continue;
-        }
-        // Somebody else mounted it.
-        let options = overlay.options().ok()??;
-        let entry = entry(MountInfo::of_overlay(overlay.target, options));
-        if entry.writes_to(upper) {
-            found.push(entry);
+            Known::Others(entry) if entry.writes_to(upper) => (*entry).clone(),
+            _ => continue,
+        };
+        if let Some(target) = id.target().ok()? {
+            found.push(MountEntry { target, ..entry });
         }
     }
     Some(found)
@@ -140,7 +135,7 @@ impl Source {
     }
 
     /// Whether it is one, and whether the mount is volatile.
-    fn parse(text: &[u8]) -> Option<(Self, bool)> {
+    pub(super) fn parse(text: &[u8]) -> Option<(Self, bool)> {
         let text = std::str::from_utf8(text).ok()?.strip_prefix(Self::BEGINNING)?;
         let numbers = text.strip_suffix(Self::VOLATILE);
         let (device, inode) = numbers.unwrap_or(text).split_once(':')?;
@@ -176,52 +171,11 @@ fn is_same(mounted: &Path, upper: &Path) -> bool {
             }
 }
 
-fn entry(info: MountInfo) -> MountEntry {
+pub(super) fn entry(info: MountInfo) -> MountEntry {
     let upper = info.option("upperdir").map(|path| OsString::from_vec(path).into());
     // Linux 6.18 spells it the second way.
     let volatile = info.has("volatile") || info.has("fsync=volatile");
     MountEntry { target: info.target, upper, volatile }
-}
-
-/// A mount that shows a directory.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Showing {
-    /// Where it is mounted.
-    pub target: PathBuf,
-    /// A process that sees it, where that is in another mount namespace than the caller.
-    pub process: Option<u32>,
-    /// The one of the names asked for that it shows.
-    pub name: String,
-}
-
-/// The first mount that shows a directory whose path begins with one of `names`: an overlay with such
-/// a layer, or a bind mount of what is beneath it. Mounts in the namespaces of other processes count
-/// too, as far as the caller may read of them. Those with an UpperDir or a mount point beneath `own`
-/// do not count: a namespace takes copies of them along that is made while they are there.
-/// Where `/proc` is not mounted, nothing is found.
-pub fn showing(names: &HashSet<String>, own: &Path) -> Option<Showing> {
-    let is_own = |info: &MountInfo| {
-        info.target.starts_with(own) || info.paths().any(|path| Path::new(path).starts_with(own))
-    };
-    let find = |table: &CStr| -> Option<(PathBuf, String)> {
-        let mounts = mountinfo::read_of(table, None).ok()?;
-        mounts.into_iter().filter(|info| !is_own(info)).find_map(|info| {
-            let shown =
-                |text: &str| names.iter().find(|name| text.starts_with(name.as_str())).cloned();
-            let name = info.paths().find_map(shown)?;
-            Some((info.target, name))
-        })
-    };
-    if let Some((target, name)) = find(c"/proc/self/mountinfo") {
-        return Some(Showing { target, process: None, name });
-    }
-    for (process, table) in mountinfo::other_tables() {
-        if let Some((target, name)) = find(&table) {
-            return Some(Showing { target, process: Some(process), name });
-        }
-    }
-    None
 }
 
 #[cfg(test)]

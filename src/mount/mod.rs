@@ -32,14 +32,17 @@ mod classic;
 mod find;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod known;
 mod options;
 mod plan;
+mod showing;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use act::is_in_use;
 pub use act::{Layer, Mounted, Upper, detach, unmount};
 pub(crate) use find::seen_in;
-pub use find::{MountEntry, Showing, at, is_mounted_at, overlays, showing, with_upper};
+pub use find::{MountEntry, at, is_mounted_at, overlays, with_upper};
 pub use options::{MountAccess, MountOptions, Restrictions, Syncing, Way};
 pub use plan::{MAX_LAYERS, MountPlan, Parts, plan};
+pub use showing::{Showing, showing};

@@ -220,6 +220,49 @@ fn an_attached_mount_is_found_and_goes() {
     assert_eq!(at(&target).unwrap(), None);
 }
 
+/// What is known of a mount is asked once, where it is mounted each time.
+#[test]
+fn a_mount_that_is_moved_is_found_where_it_is() {
+    if !may_mount("a_mount_that_is_moved_is_found_where_it_is") {
+        return;
+    }
+    let stack = Stack::new(2, "l");
+    let [upper, other] = ["upper", "other"].map(|name| stack.root.path().join(name));
+    let [target, moved] = ["merged", "merged/moved"].map(|name| stack.root.path().join(name));
+    std::fs::create_dir_all(&moved).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    // What is mounted in a directory of its own can be moved there, whatever is shared around it.
+    rustix::mount::mount("none", &target, "tmpfs", MountFlags::empty(), None).unwrap();
+    let private = rustix::mount::MountPropagationFlags::PRIVATE;
+    rustix::mount::mount_change(&target, private).unwrap();
+    for name in ["one", "two"] {
+        std::fs::create_dir(target.join(name)).unwrap();
+    }
+    for (way, is_ours) in [(Way::Best, true), (Way::Classic, false)] {
+        let at = target.join("one");
+        stack
+            .mount(true, &MountOptions { way, ..Default::default() })
+            .unwrap()
+            .attach(&at)
+            .unwrap();
+        let look = |expected: &[&str]| {
+            for found in each_way_to_find(&upper) {
+                let names: Vec<_> =
+                    found.iter().filter_map(|entry| entry.target.file_name()).collect();
+                assert_eq!(names, expected, "{way:?} {is_ours} {found:?}");
+            }
+            assert!(each_way_to_find(&other).iter().all(Vec::is_empty));
+        };
+        look(&["one"]);
+        look(&["one"]);
+        rustix::mount::mount_move(&at, target.join("two")).unwrap();
+        look(&["two"]);
+        unmount(&target.join("two")).unwrap();
+        look(&[]);
+    }
+    detach(&target).unwrap();
+}
+
 #[test]
 fn e44_an_upper_is_found_mounted_after_its_store_was_moved() {
     if !may_mount("e44_an_upper_is_found_mounted_after_its_store_was_moved") {

@@ -6,7 +6,7 @@
 //!
 //! A *container* stands on an image or on a chain, an *image* on a chain, a *chain* on its parent
 //! and on a layer directory. Each reference is kept on both ends: in the referrer's record, and as
-//! an empty file in the `users/` directory of what is referred to, so that removal reads only what
+//! a file in the `users/` directory of what is referred to, so that removal reads only what
 //! it removes. The back link comes first, the referrer's record after it; when the referrer goes,
 //! its record goes first. So a back link may be stale, but none is ever missing.
 //!
@@ -131,12 +131,17 @@ impl Store {
 
     /// Where a layer's files are or would be, for people and for interfaces that need a path.
     pub fn layer_path(&self, key: &LayerKey) -> PathBuf {
-        self.0.path.join(LAYERS).join(key.to_string()).join("diff")
+        self.layers_path().join(key.to_string()).join("diff")
     }
 
     /// Where a container is or would be: the parent of `upper`, `work` and `merged`.
     pub fn container_path(&self, id: &ContainerId) -> PathBuf {
         self.0.path.join(CONTAINERS).join(id.to_string())
+    }
+
+    /// Where all layers are.
+    pub fn layers_path(&self) -> PathBuf {
+        self.0.path.join(LAYERS)
     }
 
     /// Where all containers are.

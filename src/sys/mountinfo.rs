@@ -15,8 +15,10 @@ use super::dir::SysResult;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountInfo {
-    /// The directory of the file system that is its root, escaped.
-    root: Vec<u8>,
+    /// The file system: `MAJOR:MINOR`.
+    pub(crate) device: Vec<u8>,
+    /// The directory of the file system that is its root.
+    pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) file_system: Vec<u8>,
     /// The options of the file system, commas between them, escaped as the kernel escapes them.
@@ -26,7 +28,8 @@ pub(crate) struct MountInfo {
 impl MountInfo {
     /// An overlay, of which the kernel told these options.
     pub(crate) fn of_overlay(target: PathBuf, options: Vec<u8>) -> Self {
-        Self { root: b"/".to_vec(), target, file_system: b"overlay".to_vec(), options }
+        let (device, root) = (Vec::new(), PathBuf::from("/"));
+        Self { device, root, target, file_system: b"overlay".to_vec(), options }
     }
 
     /// The value of an option of the file system.
@@ -37,11 +40,11 @@ impl MountInfo {
         })
     }
 
-    /// The paths of what it shows: its root, and an overlay's layers, escaped.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        let ends = |byte: &u8| b":,=".contains(byte);
-        let paths = [self.root.as_slice()].into_iter().chain(self.options.split(ends));
-        paths.filter_map(|name| std::str::from_utf8(name).ok())
+    /// The paths in the options of an overlay; those in which a colon stands are cut there.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let texts = self.options.split(|byte| b":,=".contains(byte));
+        let paths = texts.filter(|text| text.contains(&b'/'));
+        paths.map(|text| OsString::from_vec(unescape(text)).into())
     }
 
     /// Whether the file system has an option without a value.
@@ -118,14 +121,16 @@ fn holds(line: &[u8], word: &[u8]) -> bool {
 
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let root = fields.nth(3)?;
+    let device = fields.nth(2)?;
+    let root = fields.next()?;
     let target = fields.next()?;
     // Any number of optional fields, then a dash.
     fields.find(|field| *field == b"-")?;
     let file_system = fields.next()?;
     let options = fields.nth(1)?;
     Some(MountInfo {
-        root: root.to_vec(),
+        device: device.to_vec(),
+        root: OsString::from_vec(unescape(root)).into(),
         target: OsString::from_vec(unescape(target)).into(),
         file_system: file_system.to_vec(),
         options: options.to_vec(),
@@ -177,6 +182,12 @@ pub(super) fn fuzz(data: &[u8]) {
     assert_eq!(target.as_deref(), Some(data));
 }
 
+/// A table that a test has as text.
+#[cfg(test)]
+pub(crate) fn of_text(text: &str) -> Vec<MountInfo> {
+    text.as_bytes().split(|&byte| byte == b'\n').filter_map(parse).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +198,7 @@ mod tests {
             br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
         let info = parse(line).unwrap();
         assert_eq!(info.target, PathBuf::from("/mnt 2"));
+        assert_eq!((info.device.as_slice(), info.root.as_path()), (&b"98:0"[..], "/mnt1".as_ref()));
         assert_eq!(info.file_system, b"ext3");
         assert_eq!(info.option("errors").unwrap(), b"continue");
         assert!(info.has("rw") && !info.has("errors"));

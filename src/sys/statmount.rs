@@ -11,13 +11,18 @@ use rustix::io::Errno;
 
 use super::dir::{SysResult, last_error};
 
-/// An overlay that the process sees mounted.
+/// The kernel's number of a mount, which no other mount gets until the machine stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MountId(u64);
+
+/// What a mount shows, which never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Overlay {
-    id: u64,
-    pub(crate) target: PathBuf,
-    /// What it was mounted from, a free text; `None` where the kernel does not tell (before 6.13).
-    pub(crate) source: Option<Vec<u8>>,
+pub(crate) enum Shows {
+    Overlay {
+        /// What it was mounted from, a free text; `None` where the kernel does not tell (before 6.13).
+        source: Option<Vec<u8>>,
+    },
+    SomethingElse,
 }
 
 /// The same on every architecture.
@@ -81,44 +86,55 @@ impl Answer {
     }
 }
 
-/// The overlays that the process sees, in the order in which they were mounted.
+/// The mounts that the process sees, in the order in which they were mounted.
 ///
 /// The error is ENOSYS where the kernel does not know the call, and whatever a filter of system calls
 /// makes of it.
-pub(crate) fn overlays() -> SysResult<Vec<Overlay>> {
-    let mut overlays = Vec::new();
-    let mut last = 0;
+pub(crate) fn mounts() -> SysResult<Vec<MountId>> {
+    let (mut mounts, mut last) = (Vec::new(), 0);
     loop {
         let mut ids = [0; 512];
         let count = list(last, &mut ids)?;
         let found = ids.get(..count).unwrap_or_default();
-        for &id in found {
-            let answer = match ask(id, SB_BASIC | MNT_POINT | SB_SOURCE) {
-                // It is gone meanwhile, or not to be looked at.
-                Err(Errno::NOENT | Errno::PERM) => continue,
-                other => other?,
-            };
-            if answer.has(SB_BASIC | MNT_POINT) && answer.magic() == OVERLAYFS {
-                let target = OsString::from_vec(answer.string(108)).into();
-                let source = answer.has(SB_SOURCE).then(|| answer.string(124));
-                overlays.push(Overlay { id, target, source });
-            }
-        }
+        mounts.extend(found.iter().copied().map(MountId));
         match found.last() {
             Some(&id) if count == ids.len() => last = id,
-            _ => return Ok(overlays),
+            _ => return Ok(mounts),
         }
     }
 }
 
-impl Overlay {
-    /// The options of the file system, commas between them, escaped as the kernel escapes them; `None`
+impl MountId {
+    /// What it shows; `None` where it is gone meanwhile, or not to be looked at.
+    pub(crate) fn shows(self) -> SysResult<Option<Shows>> {
+        let Some(answer) = self.ask(SB_BASIC | SB_SOURCE)? else { return Ok(None) };
+        if !answer.has(SB_BASIC) {
+            return Ok(None);
+        }
+        if answer.magic() != OVERLAYFS {
+            return Ok(Some(Shows::SomethingElse));
+        }
+        let source = answer.has(SB_SOURCE).then(|| answer.string(124));
+        Ok(Some(Shows::Overlay { source }))
+    }
+
+    /// Where it is mounted at this moment; `None` where it is gone.
+    pub(crate) fn target(self) -> SysResult<Option<PathBuf>> {
+        let answer = self.ask(MNT_POINT)?.filter(|answer| answer.has(MNT_POINT));
+        Ok(answer.map(|answer| OsString::from_vec(answer.string(108)).into()))
+    }
+
+    /// The options of its file system, commas between them, escaped as the kernel escapes them; `None`
     /// where it is gone, or the kernel does not tell (before 6.11).
-    pub(crate) fn options(&self) -> SysResult<Option<Vec<u8>>> {
-        match ask(self.id, MNT_OPTS) {
-            Ok(answer) => Ok(answer.has(MNT_OPTS).then(|| answer.string(4))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
+    pub(crate) fn options(self) -> SysResult<Option<Vec<u8>>> {
+        let answer = self.ask(MNT_OPTS)?.filter(|answer| answer.has(MNT_OPTS));
+        Ok(answer.map(|answer| answer.string(4)))
+    }
+
+    fn ask(self, what: u64) -> SysResult<Option<Answer>> {
+        match ask(self.0, what) {
+            Err(Errno::NOENT | Errno::PERM) => Ok(None),
+            other => other.map(Some),
         }
     }
 }
