@@ -251,7 +251,7 @@ impl Driver {
         let work = lock.work()?;
         self.store.durability().sync_file_system(&work).during("sync", "UpperDir")?;
         take_mark(&work)?;
-        lock.set_unsynced(None)
+        lock.set_synced()
     }
 
     /// Fails where a container is torn; where it is to be mounted as usual, syncs first what earlier

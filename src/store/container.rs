@@ -325,7 +325,8 @@ impl StagedContainer {
     fn link(&mut self) -> Result<()> {
         let Undo { store, record, .. } = &self.undo;
         if let (Some(object), Some(base)) = (record.base(), &self._base) {
-            self.users = Some(store.link_user(base, object, Object::Container(record.id))?);
+            let (user, own) = (Object::Container(record.id), (self.staged.dir(), CONTAINER_FILE));
+            self.users = Some(store.link_record(base, object, user, own)?);
         }
         Ok(())
     }

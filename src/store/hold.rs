@@ -111,9 +111,33 @@ impl Store {
 
     /// Adds to an object that is held a back link from `user`; returns the directory to be synced.
     pub(super) fn link_user(&self, held: &Held, object: Object, user: Object) -> Result<Dir> {
+        self.link_user_by(held, object, user, touch)
+    }
+
+    /// As [`link_user`](Self::link_user), by one more name of the user's record: it takes no inode.
+    pub(super) fn link_record(
+        &self,
+        held: &Held,
+        object: Object,
+        user: Object,
+        (dir, record): (&Dir, &[u8]),
+    ) -> Result<Dir> {
+        self.link_user_by(held, object, user, |users, name| {
+            // Where that cannot be, a file like any other.
+            users.make_link(name, dir, record).or_else(|_| touch(users, name))
+        })
+    }
+
+    fn link_user_by(
+        &self,
+        held: &Held,
+        object: Object,
+        user: Object,
+        make: impl FnOnce(&Dir, &[u8]) -> SysResult<()>,
+    ) -> Result<Dir> {
         let link = || {
             let users = held.users()?;
-            touch(&users, user.tag().as_bytes())?;
+            make(&users, user.tag().as_bytes())?;
             Ok::<_, Errno>(users)
         };
         let name = object.name();

@@ -14,14 +14,17 @@ use crate::error::{Context, ErrorKind, Result};
 use crate::sys::dir::SysResult;
 
 impl ContainerLock {
-    /// Writes down where it is mounted, or that it is not, in one step.
+    /// Writes down where it is mounted, or that it is not.
     ///
     /// Nothing is synced: what is written is true until the machine stops, and not after it.
     ///
     /// # Errors
     /// As the operating system has them; what was written before is unchanged then.
     pub fn set_mount(&mut self, mount: Option<MountState>) -> Result<()> {
-        self.put(MOUNT_FILE, mount.as_ref())?;
+        match &mount {
+            Some(state) => self.write_mount(state)?,
+            None => self.forget(MOUNT_FILE)?,
+        }
         self.record.mount = mount;
         Ok(())
     }
@@ -39,26 +42,37 @@ impl ContainerLock {
         Ok(())
     }
 
-    /// Writes down that its files are not synced, as `state` tells, or that they are.
+    /// Writes down that its files are synced.
     ///
     /// # Errors
     /// As the operating system has them.
-    pub fn set_unsynced(&self, state: Option<&MountState>) -> Result<()> {
-        self.put(UNSYNCED_FILE, state)
+    pub fn set_synced(&self) -> Result<()> {
+        self.forget(UNSYNCED_FILE)
     }
 
-    fn put(&self, name: &[u8], state: Option<&MountState>) -> Result<()> {
+    fn write_mount(&self, state: &MountState) -> Result<()> {
         let dir = self.dir();
-        let Some(state) = state else {
-            return match dir.remove_file(name) {
-                Err(Errno::NOENT) => Ok(()),
-                other => self.written(name, other),
-            };
-        };
-        let bytes = record::to_bytes(state).during("write", name)?;
-        self.store
-            .replace_unsynced(dir, name, &bytes)
-            .map_err(|error| error.within(format_args!("container {}", self.record.name)))
+        let bytes = record::to_bytes(state).during("write", MOUNT_FILE)?;
+        // Who reads half a record takes the mount for one that is gone, as it is right before it is
+        // made, and where its maker died.
+        match record::create(dir, MOUNT_FILE, &bytes) {
+            Ok(_) => Ok(()),
+            Err(Errno::EXIST) => self
+                .store
+                .replace_unsynced(dir, MOUNT_FILE, &bytes)
+                .map_err(|error| error.within(format_args!("container {}", self.record.name))),
+            Err(error) => {
+                let _ = dir.remove_file(MOUNT_FILE);
+                self.written(MOUNT_FILE, Err(error))
+            }
+        }
+    }
+
+    fn forget(&self, name: &[u8]) -> Result<()> {
+        match self.dir().remove_file(name) {
+            Err(Errno::NOENT) => Ok(()),
+            other => self.written(name, other),
+        }
     }
 
     fn written(&self, name: &[u8], result: SysResult<()>) -> Result<()> {
