@@ -236,6 +236,36 @@ fn e43_what_a_foreign_mount_shows_of_another_file_system_is_not_removed() {
     assert_eq!(done.stdout.matches("Deleted").count(), 1, "{done:?}");
 }
 
+/// The same layer of another store, on a file system that another process sees alone.
+#[test]
+fn e43_what_another_store_shows_is_no_reason_to_keep_a_layer() {
+    sandbox!();
+    let store = tiny(&[]);
+    store.ok(["rm", "c"]);
+    let text = r#"
+        mount -t tmpfs none "$1"
+        mkdir "$1/shown" "$1/empty"
+        export OVERLAY2_ROOT="$1/store"
+        "$O" load -q -i "$2" > "$1/log"
+        layer=$("$O" inspect "$3" | sed -n 's/.*"UpperDir": "\(.*\)".*/\1/p')
+        mount -t overlay -o "lowerdir=$layer:$1/empty" none "$1/shown"
+        echo ready
+        read _ || true
+    "#;
+    let [place, archive] = ["place", "tiny.tar"].map(|name| store.scratch().join(name));
+    fs::create_dir(&place).unwrap();
+    TestImage::tiny(TINY).write_docker_archive(&archive);
+    let mut other = Command::new("unshare");
+    other.args(["-m", "--propagation", "private", "sh", "-euc", text, "sh"]);
+    other.arg(&place).arg(&archive).arg(TINY).env("O", need::binary());
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    store.ok(["rmi", TINY]);
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+}
+
 #[test]
 fn e85_containers_work_without_proc() {
     sandbox!();

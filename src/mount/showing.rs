@@ -33,7 +33,7 @@ pub fn showing(parent: &Path, names: &HashSet<String>, own: &Path) -> Option<Sho
     let find = |mounts: Vec<MountInfo>, process| {
         mounts.into_iter().filter(|info| !is_own(info, &own)).find_map(|info| {
             let bound = inside.as_ref().and_then(|inside| inside.name_in(&info, names));
-            let name = bound.or_else(|| layer_of(&info, parent, names))?.clone();
+            let name = bound.or_else(|| layer_of(&info, process, parent, names))?.clone();
             Some(Showing { target: info.target, process, name })
         })
     };
@@ -76,9 +76,14 @@ impl Inside {
     }
 }
 
-/// The one of `names` in `parent` that an overlay has as a layer: by the last names of the path that it
-/// was given, unless that leads to another directory, as in the copy of a store.
-fn layer_of<'a>(info: &MountInfo, parent: &Path, names: &'a HashSet<String>) -> Option<&'a String> {
+/// The one of `names` in `parent` that an overlay has as a layer, which `process` sees: by the last names
+/// of the path that it was given, unless that leads to another directory, as in another store.
+fn layer_of<'a>(
+    info: &MountInfo,
+    process: Option<u32>,
+    parent: &Path,
+    names: &'a HashSet<String>,
+) -> Option<&'a String> {
     if info.file_system != b"overlay" {
         return None;
     }
@@ -87,15 +92,22 @@ fn layer_of<'a>(info: &MountInfo, parent: &Path, names: &'a HashSet<String>) -> 
         path.ancestors().find_map(|dir| {
             let name = names.get(dir.file_name()?.to_str()?)?;
             let is_there = dir.parent()?.file_name()? == own;
-            (is_there && !leads_elsewhere(dir, &parent.join(name))).then_some(name)
+            (is_there && !leads_elsewhere(dir, process, &parent.join(name))).then_some(name)
         })
     })
 }
 
-/// Whether a path that was given once, perhaps in another mount namespace, or before the store was moved,
-/// is known to be that of another directory.
-fn leads_elsewhere(given: &Path, here: &Path) -> bool {
-    match (rustix::fs::lstat(given), rustix::fs::lstat(here)) {
+/// Whether a path is known to be that of another directory, for `process` or here. One that leads
+/// nowhere was given before the store was moved, or means something nowhere else.
+fn leads_elsewhere(given: &Path, process: Option<u32>, here: &Path) -> bool {
+    let seen = match process {
+        None => rustix::fs::lstat(given),
+        Some(process) => {
+            let root = PathBuf::from(format!("/proc/{process}/root"));
+            rustix::fs::lstat(&root.join(given.strip_prefix("/").unwrap_or(given)))
+        }
+    };
+    match (seen, rustix::fs::lstat(here)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino),
         _ => false,
     }
@@ -145,7 +157,7 @@ mod tests {
             ("/nowhere/to/be/seen/strata".as_ref(), None),
         ] {
             let [info] = of_text(&line(path)).try_into().unwrap();
-            assert_eq!(layer_of(&info, &parent, &names), name, "{}", path.display());
+            assert_eq!(layer_of(&info, None, &parent, &names), name, "{}", path.display());
         }
     }
 }
