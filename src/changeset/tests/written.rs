@@ -157,14 +157,16 @@ fn odd_names_are_carried() {
     for name in names {
         drop(upper.open(name, OFlags::CREATE | OFlags::WRONLY, 0o644).unwrap());
     }
-    upper.make_symlink(b"link", &[b't'; 3000]).unwrap();
+    // XFS has none of more than 1,024 bytes.
+    let makes = |length: &usize| upper.make_symlink(b"link", &vec![b't'; *length]).is_ok();
+    let length = [3000, 1000].into_iter().find(makes).unwrap();
     let bytes = packed(&upper, &nothing(), &never());
     let mut archive = tar::Archive::new(&bytes[..]);
     let mut found = Vec::new();
     for entry in archive.entries().unwrap() {
         let entry = entry.unwrap();
         if let Some(link) = entry.link_name_bytes() {
-            assert_eq!(link.len(), 3000);
+            assert_eq!(link.len(), length);
             continue;
         }
         found.push(entry.path_bytes().into_owned());
