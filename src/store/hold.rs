@@ -123,8 +123,11 @@ impl Store {
         (dir, record): (&Dir, &[u8]),
     ) -> Result<Dir> {
         self.link_user_by(held, object, user, |users, name| {
-            // Where that cannot be, a file like any other.
-            users.make_link(name, dir, record).or_else(|_| touch(users, name))
+            match users.make_link(name, dir, record) {
+                // Where the file system has no links, a file like any other.
+                Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => touch(users, name),
+                linked => linked,
+            }
         })
     }
 
