@@ -104,7 +104,7 @@ fn leads_elsewhere(given: &Path, process: Option<u32>, here: &Path) -> bool {
         None => rustix::fs::lstat(given),
         Some(process) => {
             let root = PathBuf::from(format!("/proc/{process}/root"));
-            rustix::fs::lstat(&root.join(given.strip_prefix("/").unwrap_or(given)))
+            rustix::fs::lstat(root.join(given.strip_prefix("/").unwrap_or(given)))
         }
     };
     match (seen, rustix::fs::lstat(here)) {

@@ -1,5 +1,6 @@
 //! Quotas of containers: each has a project of its own, by which the file system counts.
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Store;
@@ -7,7 +8,7 @@ use super::container::ContainerLock;
 use super::layout::{CONTAINERS, UPPER, WORK};
 use super::record::ContainerRecord;
 use super::staging::Staged;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::quota::Quota;
 use crate::sys::quota::{self, Counted};
 use crate::sys::random;
@@ -15,6 +16,9 @@ use crate::sys::random;
 /// Below are those that people give in /etc/projid.
 const FIRST_PROJECT: u32 = 1 << 24;
 const LAST_PROJECT: u32 = i32::MAX.unsigned_abs();
+
+/// How many are tried before none counts as free.
+const ATTEMPTS: usize = 10_000;
 
 /// What a container with a quota holds, and what it may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,13 +39,15 @@ impl Store {
             return Ok(None);
         }
         self.quotas_enforced()?;
-        loop {
+        for _ in 0..ATTEMPTS {
             let project = u32::from_ne_bytes(random::bytes().during("read", "random bytes")?);
             let project = project & LAST_PROJECT;
             if project >= FIRST_PROJECT && self.counted(project)? == Counted::default() {
                 return Ok(Some(project));
             }
         }
+        let message = format!("no project is free on the file system of {}", self.path().display());
+        Err(Error::new(ErrorKind::LimitExceeded, message))
     }
 
     fn quotas_enforced(&self) -> Result<()> {
@@ -58,14 +64,14 @@ impl Store {
 
     fn counted(&self, project: u32) -> Result<Counted> {
         let counted = quota::counted(self.top(CONTAINERS), project);
-        counted.during("ask for the quota at", &self.at(&[CONTAINERS]))
+        counted.map_err(|error| refused(error, "ask for the quota at", &self.at(&[CONTAINERS])))
     }
 
     /// Sets the limits of a container that has a project.
     pub(super) fn limit_project(&self, record: &ContainerRecord, limits: &Quota) -> Result<()> {
         let Some(project) = record.project else { return Ok(()) };
         let set = quota::set_limits(self.top(CONTAINERS), project, limits);
-        set.during("set quota of container", &record.name)
+        set.map_err(|error| refused(error, "set quota of container", &record.name))
     }
 
     /// Takes the limits off the project of a container that is no more. What is left of its files
@@ -104,6 +110,15 @@ impl Store {
         }
         let Counted { bytes, inodes, limits } = self.counted(project)?;
         Ok(Some(QuotaUse { bytes, inodes, limits }))
+    }
+}
+
+/// An error with what would help.
+fn refused(error: Errno, doing: &str, subject: &(impl Subject + ?Sized)) -> Error {
+    let refused = Error::os(error, doing, subject);
+    match error {
+        Errno::PERM => refused.hint("quotas are a matter of root, outside of user namespaces"),
+        _ => refused,
     }
 }
 
