@@ -12,6 +12,7 @@
 use std::fs;
 use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use overlay2::mount::{MountOptions, Syncing};
 use overlay2::store::{ContainerRecord, QuotaUse};
@@ -52,6 +53,15 @@ impl Bed {
         self.driver.store().quota_use(record).unwrap().expect("a quota")
     }
 
+    /// The blocks of a removed file that was just being written are back a moment later.
+    fn wait_until(&self, record: &ContainerRecord, holds: impl Fn(QuotaUse) -> bool) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !holds(self.used(record)) {
+            assert!(Instant::now() < end, "{:?}", self.used(record));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// That nothing is left of a container: neither in the store, nor of its limits.
     fn assert_gone(&self, record: Option<&ContainerRecord>) {
         let store = self.driver.store();
@@ -61,8 +71,8 @@ impl Bed {
         }
         assert!(self.driver.check(&CheckOptions::default(), Watch::new()).unwrap().is_clean());
         if let Some(record) = record {
-            let nothing = QuotaUse { bytes: 0, inodes: 0, limits: Quota::default() };
-            assert_eq!(self.used(record), nothing);
+            assert_eq!(self.used(record).limits, Quota::default());
+            self.wait_until(record, |used| (used.bytes, used.inodes) == (0, 0));
         }
     }
 }
@@ -133,6 +143,7 @@ fn bytes_are_limited_for_one_container_alone() {
         let error = copied.unwrap_err();
         assert!(is_full(error.raw_os_error()), "{error}");
         fs::remove_file(point.join("file")).unwrap();
+        bed.wait_until(&limited, |used| used.bytes < MIB);
         fs::OpenOptions::new().append(true).open(point.join("large")).unwrap();
         let free = bed.driver.mount("free", None, &options).unwrap().target;
         assert!(fill(fs::File::create(free.join("file")).unwrap(), 16 * MIB).1.is_none());
@@ -258,7 +269,7 @@ fn a_quota_is_kept_when_a_container_starts_over() {
     rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
     forget_boot(bed.driver.store().path(), &record);
     bed.driver.recover("torn", overlay2::TornUpper::Discard).unwrap();
-    assert!(bed.used(&record).bytes < MIB);
+    bed.wait_until(&record, |used| used.bytes < MIB);
     let point = bed.driver.mount("torn", None, &options).unwrap().target;
     assert_filled(8 * MIB, fill(fs::File::create(point.join("file")).unwrap(), 64 * MIB));
     bed.driver.unmount("torn").unwrap();
