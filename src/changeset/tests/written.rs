@@ -157,7 +157,7 @@ fn odd_names_are_carried() {
     for name in names {
         drop(upper.open(name, OFlags::CREATE | OFlags::WRONLY, 0o644).unwrap());
     }
-    // XFS has none of more than 1,024 bytes.
+    // XFS has none of more than 1,023 bytes.
     let makes = |length: &usize| upper.make_symlink(b"link", &vec![b't'; *length]).is_ok();
     let length = [3000, 1000].into_iter().find(makes).unwrap();
     let bytes = packed(&upper, &nothing(), &never());
