@@ -62,7 +62,10 @@ impl ContainerLock {
                 .replace_unsynced(dir, MOUNT_FILE, &bytes)
                 .map_err(|error| error.within(format_args!("container {}", self.record.name))),
             Err(error) => {
-                let _ = dir.remove_file(MOUNT_FILE);
+                // Half a record; but one that was there before stays.
+                if self.record.mount.is_none() {
+                    let _ = dir.remove_file(MOUNT_FILE);
+                }
                 self.written(MOUNT_FILE, Err(error))
             }
         }
