@@ -14,9 +14,10 @@ mod common;
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::need::{self, Lack};
 use common::store::Done;
@@ -201,6 +202,42 @@ fn e43_what_a_foreign_mount_shows_is_not_removed() {
     drop(other.stdin.take());
     other.wait().unwrap();
     store.ok(["rmi", TINY]);
+}
+
+/// A mount namespace in which no process is, but which somebody holds open.
+#[test]
+fn e43_what_is_shown_in_a_namespace_without_a_process_is_not_removed() {
+    sandbox!();
+    require!(
+        overlay2::userns::in_initial_namespace(),
+        Lack::Root("only root is told of all mount namespaces")
+    );
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split('.').map_while(|word| word.parse().ok()).collect();
+    require!(numbers >= vec![6, 12], Lack::Declined("before Linux 6.12 nobody is told of them"));
+    let store = tiny(&[]);
+    store.ok(["rm", "c"]);
+    let target = store.scratch().join("shown");
+    fs::create_dir(&target).unwrap();
+    let mut other = Command::new("unshare");
+    other.args(["-m", "--propagation", "private", "sh", "-euc"]);
+    other.arg(r#"mount -t overlay -o "lowerdir=$1:$2" none "$2"; echo ready; read _"#).arg("sh");
+    other.arg(store.graph_dir(TINY, "UpperDir")).arg(&target);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    other.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let held = fs::File::open(format!("/proc/{}/ns/mnt", other.id())).unwrap();
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    let inode = held.metadata().unwrap().ino();
+    let error = store.fails(["rmi", TINY]);
+    let told = format!("{} in the mount namespace mnt:[{inode}]", target.display());
+    assert!(error.contains(&told), "{error}");
+    drop(held);
+    // The kernel takes it apart a moment after its last descriptor is closed.
+    let begin = Instant::now();
+    while store.run(["rmi", TINY]).status != 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it is held for ever");
+    }
 }
 
 /// On a file system of its own, where a mount's root is no path of the machine.

@@ -75,6 +75,14 @@ pub(super) fn composed<'a>(stack: impl IntoIterator<Item = &'a StackEntry>) -> C
     composed
 }
 
+fn seen_by(shown: &Showing) -> String {
+    match (shown.process, shown.namespace) {
+        (Some(process), _) => format!(" for process {process}"),
+        (None, Some(namespace)) => format!(" in the mount namespace mnt:[{namespace}]"),
+        (None, None) => String::new(),
+    }
+}
+
 impl Driver {
     /// Finds the directories that stand for a chain.
     pub(super) fn compose(&self, chain: Option<&ChainId>) -> Result<Composed> {
@@ -102,11 +110,8 @@ impl Driver {
                 names.retain(|name| !kept.contains(name));
             }
         }
-        let Some(Showing { target, process, name, .. }) = mount::showing(&layers, &names, &own)
-        else {
-            return Ok(());
-        };
-        let seen_by = process.map(|id| format!(" for process {id}")).unwrap_or_default();
+        let Some(shown) = mount::showing(&layers, &names, &own) else { return Ok(()) };
+        let (Showing { target, name, .. }, seen_by) = (&shown, seen_by(&shown));
         let target = target.display();
         let message =
             format!("{what} is in use: layer {name} is shown by the mount at {target}{seen_by}");

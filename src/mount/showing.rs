@@ -1,10 +1,13 @@
 //! Which mounts show a layer, whoever made them.
 
 use std::collections::HashSet;
-use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Stat;
+
+use crate::sys::mount_namespaces::{self, MountNamespace};
 use crate::sys::mountinfo::{self, MountInfo};
+use crate::sys::statmount;
 
 /// A mount that shows a directory.
 #[non_exhaustive]
@@ -12,7 +15,10 @@ use crate::sys::mountinfo::{self, MountInfo};
 pub struct Showing {
     /// Where it is mounted.
     pub target: PathBuf,
-    /// A process that sees it, where that is in another mount namespace than the caller.
+    /// The inode of the mount namespace that it is in, where that is not the caller's.
+    pub namespace: Option<u64>,
+    /// A process in that namespace; `None` where the caller finds none, as in one that is held open
+    /// alone.
     pub process: Option<u32>,
     /// The one of the names asked for that it shows.
     pub name: String,
@@ -21,30 +27,70 @@ pub struct Showing {
 /// The first mount that shows one of the directories `names` in the directory `parent`, or what is
 /// beneath it: an overlay with such a layer, or a bind mount.
 ///
-/// Mounts in the namespaces of other processes count too, as far as the caller may read of them. Those
-/// with an UpperDir or a mount point beneath `own` do not count: a namespace takes copies of them along
-/// that is made while they are there. Where `/proc` is not mounted, nothing is found.
+/// Mounts in other namespaces count too, as far as the caller may look into them. Those with an UpperDir
+/// or a mount point beneath `own` do not count: a namespace takes copies of them along that is made
+/// while they are there. Where `/proc` is not mounted, nothing is found.
 pub fn showing(parent: &Path, names: &HashSet<String>, own: &Path) -> Option<Showing> {
     let canonical = std::fs::canonicalize(parent).ok()?;
     let parent = canonical.as_path();
     let own = std::fs::canonicalize(own).unwrap_or_else(|_| own.to_owned());
-    let here = read(c"/proc/self/mountinfo")?;
+    let here = mountinfo::read(None).ok()?;
     let inside = Inside::of(parent, &here);
-    let find = |mounts: Vec<MountInfo>, process| {
+    let find = |mounts: Vec<MountInfo>, seen_by: &SeenBy| {
         mounts.into_iter().filter(|info| !is_own(info, &own)).find_map(|info| {
             let bound = inside.as_ref().and_then(|inside| inside.name_in(&info, names));
-            let name = bound.or_else(|| layer_of(&info, process, parent, names))?.clone();
-            Some(Showing { target: info.target, process, name })
+            let name = bound.or_else(|| layer_of(&info, seen_by, parent, names))?.clone();
+            let (namespace, process) = seen_by.names();
+            Some(Showing { target: info.target, namespace, process, name })
         })
     };
-    find(here, None).or_else(|| {
-        let mut others = mountinfo::other_tables().into_iter();
-        others.find_map(|(process, table)| find(read(&table)?, Some(process)))
+    find(here, &SeenBy::Caller).or_else(|| match mount_namespaces::others() {
+        Some(mut others) => others.find_map(|other| {
+            let mounts = statmount::mounts_of(&other).ok()?;
+            find(mounts, &SeenBy::Namespace(other))
+        }),
+        None => mountinfo::other_tables().into_iter().find_map(|(namespace, process, table)| {
+            let mounts = mountinfo::read_of(&table, None).ok()?;
+            find(mounts, &SeenBy::Process { namespace, process })
+        }),
     })
 }
 
-fn read(table: &CStr) -> Option<Vec<MountInfo>> {
-    mountinfo::read_of(table, None).ok()
+/// Who sees a mount.
+enum SeenBy {
+    Caller,
+    /// Those in another mount namespace, of which the kernel told.
+    Namespace(MountNamespace),
+    /// The same, known by a process in it.
+    Process {
+        namespace: u64,
+        process: u32,
+    },
+}
+
+impl SeenBy {
+    /// The inode of the namespace, and a process in it.
+    fn names(&self) -> (Option<u64>, Option<u32>) {
+        match self {
+            Self::Caller => (None, None),
+            Self::Namespace(MountNamespace { inode, .. }) => {
+                (Some(*inode), mountinfo::process_in(*inode))
+            }
+            Self::Process { namespace, process } => (Some(*namespace), Some(*process)),
+        }
+    }
+
+    /// What stands at a path as they see it; `None` where it leads nowhere.
+    fn look_at(&self, path: &Path) -> Option<Stat> {
+        match self {
+            Self::Caller => rustix::fs::lstat(path).ok(),
+            Self::Namespace(namespace) => namespace.look_at(path),
+            Self::Process { process, .. } => {
+                let root = PathBuf::from(format!("/proc/{process}/root"));
+                rustix::fs::lstat(root.join(path.strip_prefix("/").unwrap_or(path))).ok()
+            }
+        }
+    }
 }
 
 fn is_own(info: &MountInfo, own: &Path) -> bool {
@@ -76,11 +122,11 @@ impl Inside {
     }
 }
 
-/// The one of `names` in `parent` that an overlay has as a layer, which `process` sees: by the last names
-/// of the path that it was given, unless that leads to another directory, as in another store.
+/// The one of `names` in `parent` that an overlay has as a layer: by the last names of the path that
+/// it was given, unless that leads to another directory, as in another store.
 fn layer_of<'a>(
     info: &MountInfo,
-    process: Option<u32>,
+    seen_by: &SeenBy,
     parent: &Path,
     names: &'a HashSet<String>,
 ) -> Option<&'a String> {
@@ -92,23 +138,16 @@ fn layer_of<'a>(
         path.ancestors().find_map(|dir| {
             let name = names.get(dir.file_name()?.to_str()?)?;
             let is_there = dir.parent()?.file_name()? == own;
-            (is_there && !leads_elsewhere(dir, process, &parent.join(name))).then_some(name)
+            (is_there && !leads_elsewhere(dir, seen_by, &parent.join(name))).then_some(name)
         })
     })
 }
 
-/// Whether a path is known to be that of another directory, for `process` or here. One that leads
-/// nowhere was given before the store was moved, or means something nowhere else.
-fn leads_elsewhere(given: &Path, process: Option<u32>, here: &Path) -> bool {
-    let seen = match process {
-        None => rustix::fs::lstat(given),
-        Some(process) => {
-            let root = PathBuf::from(format!("/proc/{process}/root"));
-            rustix::fs::lstat(root.join(given.strip_prefix("/").unwrap_or(given)))
-        }
-    };
-    match (seen, rustix::fs::lstat(here)) {
-        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino),
+/// Whether a path is known to be that of another directory, for those who see it or here. One that
+/// leads nowhere was given before the store was moved, or means something nowhere else.
+fn leads_elsewhere(given: &Path, seen_by: &SeenBy, here: &Path) -> bool {
+    match (seen_by.look_at(given), rustix::fs::lstat(here)) {
+        (Some(one), Ok(other)) => (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino),
         _ => false,
     }
 }
@@ -157,7 +196,12 @@ mod tests {
             ("/nowhere/to/be/seen/strata".as_ref(), None),
         ] {
             let [info] = of_text(&line(path)).try_into().unwrap();
-            assert_eq!(layer_of(&info, None, &parent, &names), name, "{}", path.display());
+            assert_eq!(
+                layer_of(&info, &SeenBy::Caller, &parent, &names),
+                name,
+                "{}",
+                path.display()
+            );
         }
     }
 }

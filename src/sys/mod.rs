@@ -13,6 +13,7 @@ pub(crate) mod inode_io;
 pub(crate) mod interrupts;
 pub(crate) mod lock;
 pub(crate) mod mount;
+pub(crate) mod mount_namespaces;
 pub(crate) mod mountinfo;
 pub(crate) mod parallel;
 #[cfg(feature = "bundle")]

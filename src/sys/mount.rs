@@ -140,14 +140,18 @@ pub(crate) fn classic(target: &Path, flags: MountFlags, options: &[u8]) -> SysRe
 /// As [`classic`], with names in `options` that are no absolute paths but numbers of descriptors
 /// of this process: they are short, need no escaping, and mean what is open.
 pub(crate) fn classic_of_open(target: &Dir, flags: MountFlags, options: &[u8]) -> SysResult<()> {
-    let mount = || {
-        own_working_directory()?;
+    on_its_own(|| {
         rustix::process::chdir(c"/proc/self/fd")?;
         classic(Path::new(&proc_path(target.as_fd())), flags, options)
-    };
-    // The working directory belongs to all threads; one that ends with it gets its own.
+    })
+}
+
+/// Does something on a thread that has a working directory of its own, and ends with it; otherwise it
+/// belongs to all threads.
+pub(super) fn on_its_own<T: Send>(act: impl FnOnce() -> SysResult<T> + Send) -> SysResult<T> {
+    let act = || own_working_directory().and_then(|()| act());
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, mount);
+        let thread = std::thread::Builder::new().spawn_scoped(scope, act);
         let thread =
             thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
         thread.join().unwrap_or(Err(Errno::IO))

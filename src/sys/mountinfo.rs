@@ -22,7 +22,7 @@ pub(crate) struct MountInfo {
     pub(crate) target: PathBuf,
     pub(crate) file_system: Vec<u8>,
     /// The options of the file system, commas between them, escaped as the kernel escapes them.
-    options: Vec<u8>,
+    pub(super) options: Vec<u8>,
 }
 
 impl MountInfo {
@@ -79,22 +79,26 @@ pub(crate) fn read_of(table: &CStr, word: Option<&[u8]>) -> SysResult<Vec<MountI
     Ok(lines.filter(|line| word.is_none_or(|word| holds(line, word))).filter_map(parse).collect())
 }
 
-/// The tables of mounts of the namespaces that the process is not in: one process of each, and the
-/// path of its table. Those that the caller may not look at are left out.
-pub(crate) fn other_tables() -> Vec<(u32, CString)> {
-    let mut seen = HashSet::from([namespace_of("self")]);
-    let others = processes().filter(|process| {
-        let found = namespace_of(&process.to_string());
-        found.is_some() && seen.insert(found)
+/// The tables of mounts of the namespaces that the process is not in: the inode and one process of each,
+/// and the path of its table. Those that the caller may not look at are left out.
+pub(crate) fn other_tables() -> Vec<(u64, u32, CString)> {
+    let mut seen: HashSet<u64> = namespace_of("self").into_iter().collect();
+    let others = processes().filter_map(|process| {
+        let namespace = namespace_of(&process.to_string())?;
+        seen.insert(namespace).then_some((namespace, process))
     });
-    others.filter_map(|process| Some((process, table(process)?))).collect()
+    others.filter_map(|(namespace, process)| Some((namespace, process, table(process)?))).collect()
 }
 
-/// A process in the mount namespace with the inode `namespace`, and the path of its table; `None`
-/// where there is none that the caller may look at.
+/// A process in the mount namespace with the inode `namespace`; `None` where there is none that the
+/// caller may look at.
+pub(crate) fn process_in(namespace: u64) -> Option<u32> {
+    processes().find(|process| namespace_of(&process.to_string()) == Some(namespace))
+}
+
+/// As [`process_in`], and the path of its table.
 pub(crate) fn table_of(namespace: u64) -> Option<(u32, CString)> {
-    let inside = |process: &u32| namespace_of(&process.to_string()) == Some(namespace);
-    let process = processes().find(inside)?;
+    let process = process_in(namespace)?;
     Some((process, table(process)?))
 }
 

@@ -145,7 +145,8 @@ pub(crate) fn can_make_devices() -> bool {
     has(CapabilitySet::MKNOD) && userns::in_initial_namespace()
 }
 
-fn has(capability: CapabilitySet) -> bool {
+/// Whether this thread has a capability, in the user namespace that it is in.
+pub(super) fn has(capability: CapabilitySet) -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 

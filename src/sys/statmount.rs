@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::dir::{SysResult, last_error};
+use super::mount_namespaces::MountNamespace;
+use super::mountinfo::MountInfo;
 
 /// The kernel's number of a mount, which no other mount gets until the machine stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +35,9 @@ const SYS_LISTMOUNT: libc::c_long = 458;
 const LSMT_ROOT: u64 = u64::MAX;
 
 const SB_BASIC: u64 = 0x1;
+const MNT_ROOT: u64 = 0x8;
 const MNT_POINT: u64 = 0x10;
+const FS_TYPE: u64 = 0x20;
 const MNT_OPTS: u64 = 0x80;
 const SB_SOURCE: u64 = 0x200;
 
@@ -47,12 +51,16 @@ struct Request {
     spare: u32,
     mount: u64,
     param: u64,
+    /// 0 for the one of the process.
+    namespace: u64,
 }
 
 impl Request {
-    fn new(mount: u64, param: u64) -> Self {
-        let size = u32::try_from(size_of::<Self>()).unwrap_or(u32::MAX);
-        Self { size, spare: 0, mount, param }
+    /// As long as before Linux 6.11, where it does not name a namespace.
+    fn new(mount: u64, param: u64, namespace: u64) -> Self {
+        let last = if namespace == 0 { size_of::<u64>() } else { 0 };
+        let size = u32::try_from(size_of::<Self>() - last).unwrap_or(u32::MAX);
+        Self { size, spare: 0, mount, param, namespace }
     }
 }
 
@@ -91,12 +99,40 @@ impl Answer {
 /// The error is ENOSYS where the kernel does not know the call, and whatever a filter of system calls
 /// makes of it.
 pub(crate) fn mounts() -> SysResult<Vec<MountId>> {
+    Ok(all(0)?.into_iter().map(MountId).collect())
+}
+
+/// The mounts of another namespace, as the table of a process in it has them, but that only overlays
+/// have options here.
+pub(crate) fn mounts_of(namespace: &MountNamespace) -> SysResult<Vec<MountInfo>> {
+    let namespace = namespace.id;
+    let one = |mount| {
+        let wanted = SB_BASIC | MNT_ROOT | MNT_POINT | FS_TYPE;
+        let answer = there(mount, wanted, namespace)?;
+        let Some(answer) = answer.filter(|answer| answer.has(wanted)) else { return Ok(None) };
+        let options = match answer.magic() {
+            OVERLAYFS => there(mount, MNT_OPTS, namespace)?.map(|answer| answer.string(4)),
+            _ => None,
+        };
+        let [major, minor] = [16, 20].map(|at| u32::from_ne_bytes(answer.number(at)));
+        Ok(Some(MountInfo {
+            device: format!("{major}:{minor}").into_bytes(),
+            root: OsString::from_vec(answer.string(104)).into(),
+            target: OsString::from_vec(answer.string(108)).into(),
+            file_system: answer.string(36),
+            options: options.unwrap_or_default(),
+        }))
+    };
+    all(namespace)?.into_iter().filter_map(|mount| one(mount).transpose()).collect()
+}
+
+fn all(namespace: u64) -> SysResult<Vec<u64>> {
     let (mut mounts, mut last) = (Vec::new(), 0);
     loop {
         let mut ids = [0; 512];
-        let count = list(last, &mut ids)?;
+        let count = list(last, namespace, &mut ids)?;
         let found = ids.get(..count).unwrap_or_default();
-        mounts.extend(found.iter().copied().map(MountId));
+        mounts.extend_from_slice(found);
         match found.last() {
             Some(&id) if count == ids.len() => last = id,
             _ => return Ok(mounts),
@@ -107,7 +143,7 @@ pub(crate) fn mounts() -> SysResult<Vec<MountId>> {
 impl MountId {
     /// What it shows; `None` where it is gone meanwhile, or not to be looked at.
     pub(crate) fn shows(self) -> SysResult<Option<Shows>> {
-        let Some(answer) = self.ask(SB_BASIC | SB_SOURCE)? else { return Ok(None) };
+        let Some(answer) = there(self.0, SB_BASIC | SB_SOURCE, 0)? else { return Ok(None) };
         if !answer.has(SB_BASIC) {
             return Ok(None);
         }
@@ -120,28 +156,29 @@ impl MountId {
 
     /// Where it is mounted at this moment; `None` where it is gone.
     pub(crate) fn target(self) -> SysResult<Option<PathBuf>> {
-        let answer = self.ask(MNT_POINT)?.filter(|answer| answer.has(MNT_POINT));
+        let answer = there(self.0, MNT_POINT, 0)?.filter(|answer| answer.has(MNT_POINT));
         Ok(answer.map(|answer| OsString::from_vec(answer.string(108)).into()))
     }
 
     /// The options of its file system, commas between them, escaped as the kernel escapes them; `None`
     /// where it is gone, or the kernel does not tell (before 6.11).
     pub(crate) fn options(self) -> SysResult<Option<Vec<u8>>> {
-        let answer = self.ask(MNT_OPTS)?.filter(|answer| answer.has(MNT_OPTS));
+        let answer = there(self.0, MNT_OPTS, 0)?.filter(|answer| answer.has(MNT_OPTS));
         Ok(answer.map(|answer| answer.string(4)))
     }
+}
 
-    fn ask(self, what: u64) -> SysResult<Option<Answer>> {
-        match ask(self.0, what) {
-            Err(Errno::NOENT | Errno::PERM) => Ok(None),
-            other => other.map(Some),
-        }
+/// What is told of a mount; `None` where it is gone meanwhile, or not to be looked at.
+fn there(mount: u64, what: u64, namespace: u64) -> SysResult<Option<Answer>> {
+    match ask(mount, what, namespace) {
+        Err(Errno::NOENT | Errno::PERM) => Ok(None),
+        other => other.map(Some),
     }
 }
 
 #[expect(unsafe_code, reason = "a system call that no crate wraps yet")]
-fn list(after: u64, ids: &mut [u64]) -> SysResult<usize> {
-    let request = Request::new(LSMT_ROOT, after);
+fn list(after: u64, namespace: u64, ids: &mut [u64]) -> SysResult<usize> {
+    let request = Request::new(LSMT_ROOT, after, namespace);
     // SAFETY: the kernel reads a whole `mnt_id_req` of the size that it names, writes at most as many
     // numbers as `ids` has, and keeps neither.
     let count = unsafe {
@@ -157,12 +194,12 @@ fn list(after: u64, ids: &mut [u64]) -> SysResult<usize> {
 }
 
 #[expect(unsafe_code, reason = "a system call that no crate wraps yet")]
-fn ask(mount: u64, what: u64) -> SysResult<Answer> {
+fn ask(mount: u64, what: u64, namespace: u64) -> SysResult<Answer> {
     // The options of an overlay of hundreds of layers are tens of kilobytes.
     let mut words = if what & MNT_OPTS == 0 { 256 } else { 8 << 10 };
     loop {
         let mut answer = vec![0_u64; words];
-        let request = Request::new(mount, what);
+        let request = Request::new(mount, what, namespace);
         // SAFETY: the kernel reads a whole `mnt_id_req` of the size that it names, writes at most as
         // many bytes as `answer` has, and keeps neither.
         let result = unsafe {
