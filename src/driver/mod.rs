@@ -85,7 +85,9 @@ use crate::sys::probe::{self, KernelFeatures};
 /// ```
 ///
 /// It holds no state besides what lies on disk: any number of threads and processes may use one
-/// store at once, and a `Driver` is cheap to open and to clone.
+/// store at once, and a `Driver` is cheap to open and to clone. One that lives on remembers the stacks
+/// that it mounted, and holds their layers open, with up to an eighth of the descriptors that the process
+/// may have.
 #[derive(Clone, Debug)]
 pub struct Driver {
     store: Store,

@@ -1,7 +1,7 @@
 //! Containers mounted and unmounted.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
@@ -365,21 +365,25 @@ impl Driver {
         let count = layers.len() + usize::from(extra.is_some());
         let plan =
             mount::plan(Parts { layers: count, upper: upper.is_some(), namespace }, options)?;
-        // What the number of a layer stands for: the extra one, or a key.
-        let place = |index: usize| match extra {
-            Some(extra) if index == 0 => Ok(extra),
-            _ => Err(layers.get(index - usize::from(extra.is_some()))),
+        // The number of a layer, but for the extra one.
+        let below = |index: usize| index.checked_sub(usize::from(extra.is_some()));
+        let mut handles = self.store.stack_handles(layers)?;
+        let open = |index| match (below(index), extra) {
+            (None, Some(Layer { dir, path })) => {
+                dir.try_clone().map(Arc::new).during("duplicate", path)
+            }
+            (number, _) => handles.get(number.unwrap_or_default()),
         };
-        let open = |index| match place(index) {
-            Ok(Layer { dir, path }) => dir.try_clone().during("duplicate", path),
-            Err(Some(key)) => self.store.hold_layer(key),
-            Err(None) => Err(Error::new(ErrorKind::InvalidInput, "no such layer")),
+        let path = |index| match (below(index), extra) {
+            (None, Some(extra)) => extra.path.to_owned(),
+            (number, _) => {
+                let key = layers.get(number.unwrap_or_default());
+                key.map(|key| self.store.layer_path(key)).unwrap_or_default()
+            }
         };
-        let path = |index| match place(index) {
-            Ok(extra) => extra.path.to_owned(),
-            Err(key) => key.map(|key| self.store.layer_path(key)).unwrap_or_default(),
-        };
-        plan.mount_each(open, path, upper)
+        let mounted = plan.mount_each(open, path, upper)?;
+        handles.keep();
+        Ok(mounted)
     }
 }
 

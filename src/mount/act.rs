@@ -1,6 +1,6 @@
 //! Carries a plan out; decides nothing but which of the kernel's ways is there.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -75,9 +75,9 @@ impl MountPlan {
     ///
     /// # Errors
     /// As [`mount`](Self::mount); as `open`.
-    pub fn mount_each(
+    pub fn mount_each<D: Borrow<Dir>>(
         &self,
-        mut open: impl FnMut(usize) -> Result<Dir>,
+        mut open: impl FnMut(usize) -> Result<D>,
         path: impl Fn(usize) -> PathBuf,
         upper: Option<Upper<'_>>,
     ) -> Result<Mounted> {
@@ -88,12 +88,12 @@ impl MountPlan {
             && let Ok(context) = Context::overlay()
         {
             let first = open(0)?;
-            match context.descriptor("lowerdir+", first.as_fd()) {
+            match context.descriptor("lowerdir+", first.borrow().as_fd()) {
                 Ok(()) => {
                     drop(first);
                     for index in 1..self.layers {
                         let dir = open(index)?;
-                        context.descriptor("lowerdir+", dir.as_fd()).map_err(|error| {
+                        context.descriptor("lowerdir+", dir.borrow().as_fd()).map_err(|error| {
                             failed(&context, error).within(path(index).display())
                         })?;
                     }
@@ -111,8 +111,8 @@ impl MountPlan {
             opened.push(open(index)?);
         }
         let paths: Vec<_> = (0..opened.len()).map(path).collect();
-        let layers: Vec<_> =
-            opened.iter().zip(&paths).map(|(dir, path)| Layer { dir, path }).collect();
+        let layers = opened.iter().map(D::borrow).zip(&paths);
+        let layers: Vec<_> = layers.map(|(dir, path)| Layer { dir, path }).collect();
         self.mount(&layers, upper)
     }
 

@@ -32,6 +32,7 @@ mod container_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod garbage;
+mod handles;
 mod hold;
 mod image;
 mod image_name;
@@ -98,6 +99,7 @@ struct Inner {
     access: Access,
     record: StoreRecord,
     stacks: stacks::Stacks,
+    handles: handles::Handles,
 }
 
 /// What helps where a record is damaged.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::handles::Handles;
 use super::hold::wait_exclusive;
 use super::layout::{STORE_FILE, TOP, VERSION};
 use super::record::{self, StoreRecord, StoreVersion};
@@ -154,6 +155,7 @@ fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -
         access: options.access,
         record,
         stacks: Stacks::default(),
+        handles: Handles::default(),
     })
 }
 
