@@ -275,7 +275,7 @@ impl<'a> Verify<'a> {
             self.add(path, FindingKind::Owner, detail);
         }
         let mtime = mtime_of(stat);
-        if mtime != listed.mtime && !is_clamped(mtime, listed.mtime) {
+        if mtime != listed.mtime && !is_nearest(stat, listed.mtime) {
             let (found, expected) = (mtime.rfc3339(), listed.mtime.rfc3339());
             self.add(path, FindingKind::Time, format!("{found}, expected {expected}"));
         }
@@ -293,13 +293,16 @@ impl<'a> Verify<'a> {
 }
 
 /// Whether a file system that cannot hold the time asked for took the nearest that it can.
-fn is_clamped(found: Timestamp, asked: Timestamp) -> bool {
+fn is_nearest(stat: &Stat, asked: Timestamp) -> bool {
     // 32 bits (XFS without bigtime, ext4 with small inodes), 34 bits from 1901 on (ext4), XFS with
     // bigtime.
     const LAST: [i64; 4] = [0x7fff_ffff, 0xffff_ffff, 0x3_7fff_ffff, 16_299_260_424];
     const FIRST: [i64; 2] = [-0x8000_0000, 0];
+    let found = mtime_of(stat);
+    // Ext4 with small inodes knows whole seconds alone, of the time of a file's last change too.
+    let whole = found.nanos == 0 && stat.st_ctime_nsec == 0 && found.seconds == asked.seconds;
     let (found, asked) = (found.seconds, asked.seconds);
-    (asked > found && LAST.contains(&found)) || (asked < found && FIRST.contains(&found))
+    whole || (asked > found && LAST.contains(&found)) || (asked < found && FIRST.contains(&found))
 }
 
 /// Attributes that the kernel gives by itself, and that are no part of a layer.
