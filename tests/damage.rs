@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::need::{self, Lack};
+use common::need;
 use common::{Compression, Store, TestImage};
 use rustix::fs::{CWD, FileType, Mode};
 
@@ -236,49 +236,4 @@ fn e83_back_links_that_are_something_else_hinder_nobody_and_cost_nothing() {
             assert_eq!(left, usize::from(what == "a directory"), "{told}");
         }
     }
-}
-
-/// Ext4 with small inodes holds times from 1901 to 2038, and whole seconds of them.
-#[test]
-fn e28_what_a_file_system_makes_of_times_is_no_damage() {
-    require!(
-        need::is_root() && !need::in_user_namespace(),
-        Lack::Root("only root mounts other file systems")
-    );
-    require_tool!("mkfs.ext4");
-    let bed = Store::new();
-    let [image, disk, tree, tar] =
-        ["disk.img", "disk", "tree", "tree.tar"].map(|name| bed.scratch().join(name));
-    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    need::run(Command::new("mkfs.ext4").args(["-q", "-F", "-I", "128"]).arg(&image));
-    fs::create_dir(&disk).unwrap();
-    need::run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
-    fs::create_dir(&tree).unwrap();
-    for (name, time) in [
-        ("f", "2001-02-03 04:05:06.5"),
-        ("before", "1969-12-31 23:59:54.5"),
-        ("late", "2200-01-01 00:00:00.25"),
-        ("early", "1800-01-01 00:00:00.75"),
-    ] {
-        fs::write(tree.join(name), name).unwrap();
-        need::run(Command::new("touch").args(["-d", time]).arg(tree.join(name)));
-    }
-    need::run(
-        Command::new("tar").args(["--format=pax", "-cf"]).arg(&tar).arg("-C").arg(&tree).arg("."),
-    );
-    let store = Store::at(disk.join("store"));
-    store.ok(["import".as_ref(), tar.as_os_str(), "times:1".as_ref()]);
-    store.ok(["check"]);
-    let layers = fs::read_dir(store.root().join("layers")).unwrap();
-    let layer = layers.map(|entry| entry.unwrap().path()).next().unwrap();
-    for (name, time) in [("f", "2001-02-03 04:05:07"), ("late", "2001-01-01")] {
-        need::run(Command::new("touch").args(["-d", time]).arg(layer.join("diff").join(name)));
-    }
-    let found = store.run(["check"]);
-    assert_eq!(found.status, 1, "{found:?}");
-    let lines: Vec<_> = found.stdout.lines().filter(|line| line.contains(" time ")).collect();
-    assert!(
-        lines.len() == 2 && lines[0].contains("/f ") && lines[1].contains("/late "),
-        "{found:?}"
-    );
 }

@@ -366,9 +366,19 @@ fn text<'a>(layer: &Layer<'a>) -> Cow<'a, [u8]> {
 fn failed(context: &Context, error: Errno) -> Error {
     let messages = context.messages();
     let error = refused(error, "mount", Path::new("overlay"));
-    match messages.is_empty() {
-        true => error,
-        false => error.within(messages.join("; ")),
+    if messages.is_empty() {
+        return error;
+    }
+    let told = messages.join("; ");
+    // As the kernel has said it since it says why: on another overlay, as in a container, on NFS or FUSE.
+    let unfit = told.contains("not supported as upperdir");
+    let error = error.within(told);
+    match unfit {
+        true => error.hint(
+            "the store's file system cannot hold what an overlay writes: keep the store on ext4, XFS, \
+             btrfs or tmpfs (in a container: on a volume); without a mount, ls, cp, diff and commit work",
+        ),
+        false => error,
     }
 }
 

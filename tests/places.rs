@@ -1,0 +1,99 @@
+//! Stores on file systems that lack something.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a test may panic, and prepares its files by path"
+)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::need::{self, Lack};
+use common::store::Done;
+use common::{Store, TestImage};
+
+const TINY: &str = "example.test/tiny:latest";
+
+/// Ext4 with small inodes holds times from 1901 to 2038, and whole seconds of them.
+#[test]
+fn e28_what_a_file_system_makes_of_times_is_no_damage() {
+    require!(
+        need::is_root() && !need::in_user_namespace(),
+        Lack::Root("only root mounts other file systems")
+    );
+    require_tool!("mkfs.ext4");
+    let bed = Store::new();
+    let [image, disk, tree, tar] =
+        ["disk.img", "disk", "tree", "tree.tar"].map(|name| bed.scratch().join(name));
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    need::run(Command::new("mkfs.ext4").args(["-q", "-F", "-I", "128"]).arg(&image));
+    fs::create_dir(&disk).unwrap();
+    need::run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
+    fs::create_dir(&tree).unwrap();
+    for (name, time) in [
+        ("f", "2001-02-03 04:05:06.5"),
+        ("before", "1969-12-31 23:59:54.5"),
+        ("late", "2200-01-01 00:00:00.25"),
+        ("early", "1800-01-01 00:00:00.75"),
+    ] {
+        fs::write(tree.join(name), name).unwrap();
+        need::run(Command::new("touch").args(["-d", time]).arg(tree.join(name)));
+    }
+    need::run(
+        Command::new("tar").args(["--format=pax", "-cf"]).arg(&tar).arg("-C").arg(&tree).arg("."),
+    );
+    let store = Store::at(disk.join("store"));
+    store.ok(["import".as_ref(), tar.as_os_str(), "times:1".as_ref()]);
+    store.ok(["check"]);
+    let layers = fs::read_dir(store.root().join("layers")).unwrap();
+    let layer = layers.map(|entry| entry.unwrap().path()).next().unwrap();
+    for (name, time) in [("f", "2001-02-03 04:05:07"), ("late", "2001-01-01")] {
+        need::run(Command::new("touch").args(["-d", time]).arg(layer.join("diff").join(name)));
+    }
+    let found = store.run(["check"]);
+    assert_eq!(found.status, 1, "{found:?}");
+    let lines: Vec<_> = found.stdout.lines().filter(|line| line.contains(" time ")).collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("/f ") && lines[1].contains("/late "),
+        "{found:?}"
+    );
+}
+
+/// As in a container without a volume: nothing can be mounted there, and all else is done.
+#[test]
+fn a_store_on_an_overlay_says_where_it_can_mount_and_works_without() {
+    sandbox!();
+    let store = Store::new();
+    let place = store.scratch().join("place");
+    let text = r#"
+        mkdir "$1"
+        mount -t tmpfs none "$1"
+        cd "$1"
+        mkdir lower upper work merged
+        mount -t overlay -o "lowerdir=lower,upperdir=upper,workdir=work,$2" none merged
+        export OVERLAY2_ROOT="$1/merged/store"
+        "$O" load -q -i "$3"
+        "$O" create --name c "$4"
+        ! "$O" mount c
+        echo new > new
+        "$O" cp new c:/etc/new
+        test "$("$O" diff c)" = "$(printf 'C /etc\nA /etc/new')"
+        "$O" commit c changed:1
+        "$O" check
+    "#;
+    let archive = store.scratch().join("tiny.tar");
+    TestImage::tiny(TINY).write_docker_archive(&archive);
+    let marks = if need::in_user_namespace() { "userxattr" } else { "index=off" };
+    let mut private = Command::new("unshare");
+    private.args(["-m", "--propagation", "private", "sh", "-euc", text, "sh"]);
+    private.arg(&place).arg(marks).arg(&archive).arg(TINY).env("O", need::binary());
+    let done = Done::of(&mut private);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert!(done.stderr.contains("keep the store on ext4, XFS"), "{done:?}");
+}
