@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -105,7 +106,7 @@ fn blow(bed: &Bed, random: &mut Random, tally: &Mutex<Tally>) {
     let new = format!("faults.test/new{}:latest", random.below(3));
     let image = [APP, BASE, &new][random.below(3)].to_owned();
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let (name, args) = match random.below(20) {
+    let (name, args) = match random.below(23) {
         0 => ("load", words(&["load", "-q", "-i", &given("app")])),
         1 => ("load", words(&["load", "-q", "-i", &given("app.tar.gz")])),
         2 => ("load", words(&["load", "-q", "-i", &given("base")])),
@@ -123,6 +124,12 @@ fn blow(bed: &Bed, random: &mut Random, tally: &Mutex<Tally>) {
         16 => ("images", words(&["images"])),
         17 => ("diff", words(&["diff", &container])),
         18 => ("save", words(&["save", "-q", "-o", "/dev/null", &image])),
+        19 => return hurt(&place.join("store/layers"), random),
+        20 if bed.knows("repair") => ("repair", words(&["repair", "-q"])),
+        21 if bed.knows("repair") => {
+            let from = given(["app", "base", "newer"][random.below(3)]);
+            ("repair", words(&["repair", "-q", "--from", &from]))
+        }
         _ => {
             // Somebody works in whatever is mounted.
             for merged in mounts_beneath(&place) {
@@ -150,6 +157,29 @@ fn blow(bed: &Bed, random: &mut Random, tally: &Mutex<Tally>) {
     note(&mut tally.lock().unwrap(), name, &args, child);
 }
 
+/// Changes a file of some layer by its attributes, which hurts nobody who reads it.
+fn hurt(layers: &Path, random: &mut Random) {
+    let Ok(entries) = fs::read_dir(layers) else { return };
+    let mut at: Vec<_> = entries.flatten().map(|entry| entry.path().join("diff")).collect();
+    while !at.is_empty() {
+        let path = at.swap_remove(random.below(at.len()));
+        // It may be gone by now, and no link is followed.
+        match fs::symlink_metadata(&path).map(|found| found.file_type()) {
+            Ok(kind) if kind.is_dir() => {
+                let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+                at.extend(entries.map(|entry| entry.path()));
+            }
+            Ok(kind) if kind.is_file() => {
+                let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o606));
+            }
+            _ => {}
+        }
+        if random.below(8) == 0 {
+            return;
+        }
+    }
+}
+
 fn note(tally: &mut Tally, name: &'static str, args: &[String], child: Child) {
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&stderr);
@@ -160,13 +190,16 @@ fn note(tally: &mut Tally, name: &'static str, args: &[String], child: Child) {
         tally.killed += 1;
     } else if status.code() == Some(1) && CONFLICTS.iter().any(|word| told.contains(word)) {
         tally.refused += 1;
+    } else if status.code() == Some(1) && told.is_empty() && ["check", "repair"].contains(&name) {
+        // There is damage, which is told on the standard output.
+        tally.refused += 1;
     } else {
         tally.wrong.push(format!("{args:?}: {status}: {told}"));
     }
 }
 
 /// What was kept is whole; then everything goes.
-fn settle(bed: &Bed, place: &std::path::Path, keepers: &[(String, String)]) {
+fn settle(bed: &Bed, place: &Path, keepers: &[(String, String)]) {
     let run = |args: &[&str]| Done::of(bed.command(place).args(args)).good().stdout;
     for (image, container) in keepers {
         run(&["save", "-q", "-o", "/dev/null", image]);
@@ -179,9 +212,6 @@ fn settle(bed: &Bed, place: &std::path::Path, keepers: &[(String, String)]) {
             .unwrap_or_else(|| panic!("{container} is mounted no more"));
         assert_eq!(fs::read_to_string(merged.join("kept")).unwrap(), "kept\n");
         assert_eq!(fs::read_to_string(merged.join("etc/motd")).unwrap(), "hello\n");
-    }
-    if bed.knows("check") {
-        run(&["check"]);
     }
     // Every image that is left is whole, and every container can be used.
     for image in run(&["images", "-q"]).lines() {
@@ -197,6 +227,12 @@ fn settle(bed: &Bed, place: &std::path::Path, keepers: &[(String, String)]) {
         run(&["unmount", name]);
         run(&["diff", name]);
         run(&["rm", name]);
+    }
+    if bed.knows("repair") {
+        run(&["repair", "-q"]);
+    }
+    if bed.knows("check") {
+        run(&["check"]);
     }
     let listed: serde_json::Value =
         serde_json::from_str(&run(&["images", "--format", "json"])).unwrap();
@@ -222,7 +258,7 @@ fn fresh(bed: &Bed) -> Vec<String> {
     contents(&place)
 }
 
-fn contents(place: &std::path::Path) -> Vec<String> {
+fn contents(place: &Path) -> Vec<String> {
     let listed = Command::new("find").arg("store").current_dir(place).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
     let mut names: Vec<_> = text.lines().map(str::to_owned).collect();
