@@ -110,8 +110,9 @@ impl Core {
         }
         self.upper()?;
         self.must_be_able(node, Access::WRITE_OK)?;
-        self.copy_up(node, Data::Whole)?;
         let length = u64::try_from(length).unwrap_or(0);
+        // The kernel copies what it is about to throw away.
+        self.copy_up(node, if length == 0 { Data::Nothing } else { Data::Whole })?;
         match node.real() {
             Real::File(file) if file.access == Held::ReadWrite => {
                 rustix::fs::ftruncate(&*file.held, length)

@@ -197,6 +197,10 @@ rows! {
         wr("f", ""), Truncate(s("g"), 4), Read(s("g")), Truncate(s("g"), 9), Truncate(s("d"), 1),
         Truncate(s("p"), 1), Truncate(s("none"), 1), Stat(s("g")),
     ];
+    truncation_to_nothing: [["f=01", "f%user.a=1", "g=01", "g^6755", "d/", "d/h=01"]] => [
+        Truncate(s("f"), 0), Truncate(s("g"), 0), Truncate(s("d/h"), 0), Stat(s("f")), Stat(s("g")),
+        GetXattr(s("f"), s("user.a")), Append(s("d/h"), s("end")), Read(s("d/h")), Truncate(s("d/h"), 0),
+    ];
     writing: [["f=0123456789"]] => [
         Patch(s("f"), 3, s("xyz")), Append(s("f"), s("end")), Append(s("new"), s("1")), PunchHole(s("f"), 0, 4),
         Read(s("f")), Patch(s("none"), 0, s("x")),
