@@ -34,6 +34,8 @@ enum Form {
     Tar(&'static str),
     /// The same on standard input.
     TarStdin(&'static str),
+    /// The layout with gzip, so many layers at once.
+    Threads(&'static str),
 }
 
 /// The folder of an image, or why it is not there.
@@ -60,6 +62,13 @@ fn load(store: &Store, folder: &Path, form: Form) -> String {
         Form::Tar(layout) => store.load(&packed(layout, Order::BlobsFirst)),
         Form::TarStdin("oci-gzip") => store.load_from_stdin(&packed("oci-gzip", Order::IndexFirst)),
         Form::TarStdin(layout) => store.load_from_stdin(&packed(layout, Order::BlobsFirst)),
+        Form::Threads(count) => {
+            let layout = folder.join("oci-gzip");
+            let args = ["load", "-q", "--threads", count, "-i", layout.to_str().unwrap()];
+            let image = store.ok(args);
+            store.ok(["check", "--threads", count]);
+            image
+        }
     }
 }
 
@@ -117,6 +126,9 @@ macro_rules! image {
                 oci_raw_on_stdin: |folder| tree_is_right(folder, Form::TarStdin("oci-raw"));
                 oci_gzip_on_stdin: |folder| tree_is_right(folder, Form::TarStdin("oci-gzip"));
                 oci_zstd_on_stdin: |folder| tree_is_right(folder, Form::TarStdin("oci-zstd"));
+                by_one_thread: |folder| tree_is_right(folder, Form::Threads("1"));
+                by_two_threads: |folder| tree_is_right(folder, Form::Threads("2"));
+                by_sixteen_threads: |folder| tree_is_right(folder, Form::Threads("16"));
                 saved_as_oci_and_loaded: |folder| survives_a_trip(folder, &[]);
                 saved_for_docker_and_loaded:
                     |folder| survives_a_trip(folder, &["--format-archive", "docker"]);

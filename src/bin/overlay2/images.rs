@@ -18,6 +18,7 @@ use crate::{Failure, each};
 
 pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Failure> {
     let mut options = LoadOptions::default();
+    options.threads = load.threads.count;
     options.name.clone_from(&load.name);
     if let Some(platform) = &load.platform {
         options.read = ReadOptions::default().platform(platform.parse::<Platform>()?);

@@ -10,6 +10,7 @@ use crate::progress::Bars;
 pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), Failure> {
     let bars = Bars::new(check.quiet || out.is_json());
     let mut options = CheckOptions::default();
+    options.threads = check.threads.count;
     if check.quick {
         options.level = CheckLevel::Quick;
     }

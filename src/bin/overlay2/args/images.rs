@@ -23,6 +23,8 @@ pub(crate) struct Load {
     /// For which platform, of an image that is there for several: os/architecture[/variant]
     #[arg(long)]
     pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) threads: super::upkeep::Threads,
     /// Print the names alone, and no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -14,6 +14,8 @@ pub(crate) struct Check {
     /// Read no contents: records, names, owners, modes, times and attributes alone
     #[arg(long)]
     pub(crate) quick: bool,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
     /// Print nothing where nothing is wrong, and no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -87,4 +89,17 @@ Examples:
         #[arg(required = true, value_name = "CHAIN-ID")]
         chains: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Threads {
+    /// How many layers are worked on at once [default: as many as there are processors]
+    #[arg(
+        long = "threads",
+        value_name = "N",
+        env = "OVERLAY2_THREADS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(crate) count: usize,
 }
