@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How much a container may hold, in its UpperDir and WorkDir together; neither limit by default.
 ///
 /// A mount holds everybody to it. What is written through the userspace tree is counted, but ext4 lets
-/// a process with `CAP_SYS_RESOURCE` go beyond; XFS does not.
+/// a process with `CAP_SYS_RESOURCE` go beyond, XFS does not: see [`hold_this_thread`](Self::hold_this_thread).
 ///
 /// ```
 /// use overlay2::Quota;

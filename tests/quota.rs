@@ -14,6 +14,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use overlay2::merged::OpenOptions;
 use overlay2::mount::{MountOptions, Syncing};
 use overlay2::store::{ContainerRecord, QuotaUse};
 use overlay2::{Base, CheckOptions, CreateOptions, Driver, ErrorKind, Quota, Watch};
@@ -154,6 +155,27 @@ fn bytes_are_limited_for_one_container_alone() {
         bed.driver.empty_trash(Watch::new()).unwrap();
         bed.assert_gone(Some(&limited));
     }
+}
+
+#[test]
+fn root_that_wants_to_is_held_to_it_without_a_mount() {
+    let Some(bed) = kept() else { return };
+    let record = bed.create("c", quota(Some(4 * MIB), None)).unwrap();
+    let tree = bed.driver.tree("c").unwrap();
+    let write = || {
+        Quota::hold_this_thread().unwrap();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true);
+        assert_filled(4 * MIB, fill(&tree.tree().open_with("file", &options).unwrap(), 32 * MIB));
+        let error = tree.tree().open_with("large", OpenOptions::new().write(true)).unwrap_err();
+        assert!(is_full(error.raw_os_error()), "{error}");
+    };
+    // A thread of its own: the others keep what they may.
+    std::thread::scope(|scope| scope.spawn(write).join().unwrap());
+    drop(tree);
+    bed.driver.remove_container("c", Watch::new()).unwrap();
+    bed.driver.empty_trash(Watch::new()).unwrap();
+    bed.assert_gone(Some(&record));
 }
 
 #[test]

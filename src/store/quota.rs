@@ -31,6 +31,24 @@ pub struct QuotaUse {
     pub limits: Quota,
 }
 
+impl Quota {
+    /// Holds root to the quotas of what it writes through the userspace tree on ext4, too: the calling
+    /// thread, and those that it starts from then on, give up the capability `CAP_SYS_RESOURCE`, with
+    /// which one may write beyond each. A mount does that by itself.
+    ///
+    /// ```
+    /// // Before a tree of a container with a quota is written to.
+    /// overlay2::Quota::hold_this_thread()?;
+    /// # Ok::<(), overlay2::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `capset(2)`, which refuses nobody this.
+    pub fn hold_this_thread() -> Result<()> {
+        quota::give_up_reserves().during("give up", "CAP_SYS_RESOURCE")
+    }
+}
+
 impl Store {
     /// A project for a container with limits: one that the file system has counted nothing for and
     /// limits in nothing, nobody's, whoever else uses projects there.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter, Setter, opcode};
+use rustix::thread::CapabilitySet;
 
 use super::dir::{Dir, SysResult, last_error};
 use crate::quota::Quota;
@@ -102,6 +103,16 @@ pub(crate) fn assign(dir: &Dir, project: u32) -> SysResult<()> {
     wanted.flags |= FS_XFLAG_PROJINHERIT;
     wanted.project = project;
     set_attributes(dir, wanted)
+}
+
+/// Gives up `CAP_SYS_RESOURCE` on this thread, which ext4 lets write beyond every limit.
+pub(crate) fn give_up_reserves() -> SysResult<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    if !sets.effective.contains(CapabilitySet::SYS_RESOURCE) {
+        return Ok(());
+    }
+    sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+    rustix::thread::set_capabilities(None, sets)
 }
 
 fn nothing() -> libc::dqblk {

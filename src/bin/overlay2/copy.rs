@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use overlay2::copy::{
     CopyLinks, CopyOptions, CopyOwners, CopySource, CopySummary, CopyTarget, copy,
 };
-use overlay2::{ContainerTree, Driver, ErrorKind, ReadTree, Watch};
+use overlay2::{ContainerTree, Driver, ErrorKind, Quota, ReadTree, Watch};
 use serde_json::json;
 
 use crate::Failure;
@@ -56,7 +56,14 @@ pub(crate) fn cp(driver: &Driver, out: &Output, args: &Cp) -> Result<(), Failure
         options.links = CopyLinks::Follow;
     }
     let held = match &to {
-        End::Inside(place) => Some(driver.tree(&place.name)?),
+        End::Inside(place) => {
+            let tree = driver.tree(&place.name)?;
+            // Root is held to it as anybody is.
+            if driver.quota(&place.name).is_ok_and(|used| used.is_some()) {
+                Quota::hold_this_thread()?;
+            }
+            Some(tree)
+        }
         _ => None,
     };
     let read = match (&from, &to, &held) {
