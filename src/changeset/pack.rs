@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use rustix::fs::FileType;
+
 use super::equal;
 use super::node::{Depth, Node};
 use super::old_tree::OldTree;
@@ -9,10 +11,12 @@ use super::options::{DiffOptions, DiffSummary, RootEntry, Times, View};
 use super::tar_writer::{TarWriter, changed};
 use super::walk::{At, Deletions, Visitor};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::lookup::Found;
 use crate::format::whiteout::{self, EntryName};
 use crate::inode::{FileKind, Inode, Timestamp};
 use crate::layer_path::LayerPath;
 use crate::namespace::Namespace;
+use crate::sys::dir::type_of;
 
 /// Writes what it is told of.
 pub(super) struct Packer<'a> {
@@ -67,6 +71,17 @@ impl<'a> Packer<'a> {
         let name = at.path.file_name().unwrap_or_default();
         equal::equals_below(node, name, old, self.options.recorded)
             .during("compare with what lies below", at.path)
+    }
+
+    /// Leaves out what a tar has no type for: what it hides must not show in its place.
+    fn without(&mut self, at: At<'_>, old: &mut OldTree<'_>) -> Result<()> {
+        let hides = !at.covered
+            && match old.found().during("look below for", at.path)? {
+                Found::Absent => false,
+                Found::File(file) => type_of(&file.stat) != FileType::Socket,
+                Found::Directory(..) => true,
+            };
+        if hides { self.gone(at.path, old) } else { Ok(()) }
     }
 
     /// The first name of a file that has more, if this is not it.
@@ -140,7 +155,7 @@ impl Visitor for Packer<'_> {
         let inode = self.shown(&node);
         if inode.kind == FileKind::Socket {
             self.summary.sockets += 1;
-            return Ok(());
+            return self.without(at, old);
         }
         if let Some(first) = self.first_name(path, &node) {
             return self.tar.link(path, &first, &inode);
