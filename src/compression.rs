@@ -23,16 +23,19 @@ pub enum Compression {
     Zstd,
 }
 
-/// How many first bytes tell the compression.
-const PREFIX: usize = 4;
+/// Bytes of a tar header. So many first bytes tell the compression: a tar is none, whatever the name is
+/// that it begins with.
+pub(crate) const BLOCK: usize = 512;
 
 /// What was read to tell the compression, followed by the rest.
 pub(crate) type Sniffed<R> = Chain<Cursor<Vec<u8>>, R>;
 
 impl Compression {
-    /// Tells the compression from the first bytes of a stream; four are enough.
+    /// Tells the compression from the first bytes of a stream. Four are enough, but of a tar whose first
+    /// name begins as compressed data does: of that the first 512 tell that it is none.
     pub fn detect(prefix: &[u8]) -> Self {
         match prefix {
+            _ if prefix.first_chunk().is_some_and(is_tar_header) => Self::None,
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             // A skippable frame, which may stand in front (RFC 8878, section 3.1.2).
@@ -43,8 +46,8 @@ impl Compression {
 
     /// Reads as much of `reader` as tells the compression, and gives back the whole.
     pub(crate) fn sniff<R: Read>(mut reader: R) -> io::Result<(Self, Sniffed<R>)> {
-        let mut prefix = Vec::with_capacity(PREFIX);
-        reader.by_ref().take(PREFIX as u64).read_to_end(&mut prefix)?;
+        let mut prefix = Vec::with_capacity(BLOCK);
+        reader.by_ref().take(BLOCK as u64).read_to_end(&mut prefix)?;
         Ok((Self::detect(&prefix), Cursor::new(prefix).chain(reader)))
     }
 
@@ -96,6 +99,22 @@ impl Compression {
         Error::new(ErrorKind::Unsupported, format!("this build cannot read or write {self}"))
             .hint(format!("build the crate with its feature `{self}`"))
     }
+}
+
+/// Whether a block is the header of a tar entry, by its checksum.
+pub(crate) fn is_tar_header(block: &[u8; BLOCK]) -> bool {
+    let header = tar::Header::from_byte_slice(block);
+    let Ok(stated) = header.cksum() else {
+        return false;
+    };
+    // The checksum's own eight bytes count as spaces.
+    let sum = |value: fn(u8) -> i64| -> i64 {
+        let bytes = block.iter().enumerate();
+        bytes.map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { value(byte) }).sum()
+    };
+    // Some old archivers summed signed bytes.
+    let stated = i64::from(stated);
+    stated == sum(i64::from) || stated == sum(|byte| i64::from(byte.cast_signed()))
 }
 
 impl fmt::Display for Compression {
@@ -361,6 +380,23 @@ mod tests {
     }
 
     #[test]
+    fn a_tar_is_none_whatever_its_first_name_is() {
+        for name in [&b"\x1f\x8bx"[..], b"(\xb5/\xfd", b"P*M\x18", b"_*M\x18/f"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(0);
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            let tar = [&header.as_bytes()[..], &[0; 1024]].concat();
+            assert_ne!(Compression::detect(name), Compression::None);
+            assert_eq!(Compression::detect(&tar), Compression::None);
+            assert_eq!(unpack(&tar).unwrap(), tar);
+            for how in BOTH {
+                assert_eq!(unpack(&pack(how, &tar)).unwrap(), tar);
+            }
+        }
+    }
+
+    #[test]
     fn every_member_and_frame_is_read() {
         for how in BOTH {
             let joined = [pack(how, b"one "), pack(how, b""), pack(how, b"two")].concat();
@@ -411,7 +447,7 @@ mod tests {
         let text: Vec<u8> = (0..5_000u32).flat_map(|n| n.to_le_bytes()).collect();
         for how in BOTH {
             let packed = pack(how, &text);
-            for end in (PREFIX..packed.len()).step_by(97).chain([packed.len() - 1]) {
+            for end in (4..packed.len()).step_by(97).chain([packed.len() - 1]) {
                 let error = unpack(&packed[..end]).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{how} at {end}");
             }

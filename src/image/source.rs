@@ -14,7 +14,7 @@ use super::files::{Archive, Directory, Files};
 use super::platform::Platform;
 use super::select::{Skipped, no_platform};
 use super::{docker, oci};
-use crate::compression::Compression;
+use crate::compression::{BLOCK, Compression};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::Dir;
 use crate::sys::dir::type_of;
@@ -66,7 +66,7 @@ fn open_any(path: &Path, options: &ReadOptions) -> Result<Opened> {
     let place = match type_of(&stat) {
         FileType::Directory => PlaceOfFiles::Directory(Directory(Dir::from_fd(file))),
         FileType::RegularFile => {
-            let mut prefix = [0; 4];
+            let mut prefix = [0; BLOCK];
             let file = File::from(file);
             let count = retry_on_intr(|| rustix::io::pread(&file, &mut prefix, 0));
             let count = count.during("read", path)?;

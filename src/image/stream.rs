@@ -12,8 +12,8 @@ use super::document::{DOCUMENT_LIMIT, invalid};
 use super::entry::{ImageEntry, LayerBlob, Place};
 use super::files::{Catalog, Files, Located};
 use super::source::{ReadOptions, find_images};
-use super::tar_reader::{Content, Entry, EntryKind, Streamed, TarReader, is_header};
-use crate::compression::Compression;
+use super::tar_reader::{Content, Entry, EntryKind, Streamed, TarReader};
+use crate::compression::{Compression, is_tar_header};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
@@ -204,7 +204,7 @@ fn may_be_put_off(error: &Error) -> bool {
 
 fn looks_like_layer(prefix: &[u8]) -> bool {
     let is_tar = <&[u8; PREFIX]>::try_from(prefix)
-        .is_ok_and(|block| is_header(block) || block.iter().all(|&byte| byte == 0));
+        .is_ok_and(|block| is_tar_header(block) || block.iter().all(|&byte| byte == 0));
     is_tar || Compression::detect(prefix) != Compression::None
 }
 

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 
+use crate::compression::is_tar_header;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 
@@ -160,7 +161,7 @@ impl<R: Skip> TarReader<R> {
         if ended {
             return Ok(None);
         }
-        if !is_header(block) {
+        if !is_tar_header(block) {
             return Err(self
                 .malformed("what should be a header has a wrong checksum")
                 .hint("the file is no tar archive, or it is damaged"));
@@ -285,22 +286,6 @@ impl<R: Skip> Read for Content<'_, R> {
         reader.position += count as u64;
         Ok(count)
     }
-}
-
-/// Whether a block is the header of a tar entry, by its checksum.
-pub(super) fn is_header(block: &[u8; BLOCK as usize]) -> bool {
-    let header = tar::Header::from_byte_slice(block);
-    let Ok(stated) = header.cksum() else {
-        return false;
-    };
-    // The checksum's own eight bytes count as spaces.
-    let sum = |value: fn(u8) -> i64| -> i64 {
-        let bytes = block.iter().enumerate();
-        bytes.map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { value(byte) }).sum()
-    };
-    // Some old archivers summed signed bytes.
-    let stated = i64::from(stated);
-    stated == sum(i64::from) || stated == sum(|byte| i64::from(byte.cast_signed()))
 }
 
 fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
