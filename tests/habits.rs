@@ -303,3 +303,57 @@ fn a_terminal_is_shown_colours_and_ages_and_a_pipe_plain_lines() {
     let history = store.ok(["history", APP]);
     assert!(history.contains("ADD motd and no more"), "one line for each step: {history}");
 }
+
+/// One OCI layout with several images, of which each tells its tag alone.
+fn layout_of(store: &Store, tags: &[&str]) -> std::path::PathBuf {
+    let whole = store.scratch().join("whole");
+    let mut manifests = Vec::new();
+    for tag in tags {
+        let layer = Layer::new().file(&format!("of-{tag}"), 0o644, *tag);
+        let part = store.scratch().join(tag);
+        TestImage::new("x:y").layer("ADD", layer).write_oci(&part, Compression::Raw);
+        let index = fs::read(part.join("index.json")).unwrap();
+        let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let mut manifest = index["manifests"][0].take();
+        manifest["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": tag });
+        manifests.push(manifest);
+        need::run(std::process::Command::new("cp").arg("-aT").arg(&part).arg(&whole));
+    }
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
+    fs::write(whole.join("index.json"), index.to_string()).unwrap();
+    whole
+}
+
+#[test]
+fn a_layout_of_several_tags_is_several_images() {
+    let store = Store::new();
+    let layout = layout_of(&store, &["v1", "v2"]);
+    assert_eq!(store.load(&layout), "whole:v1\nwhole:v2");
+    let input = layout.to_str().unwrap();
+    let load = ["load", "-q", "-i", input, "--name"];
+    assert_eq!(store.ok(load.iter().chain(&["a/app"])), "a/app:v1\na/app:v2");
+    // Of one name, the last that has it.
+    let told = store.ok(load.iter().chain(&["a/app:v1"]));
+    let first = store.json(["inspect", "whole:v1"])[0]["Id"].as_str().unwrap().to_owned();
+    assert_eq!(told, format!("{first}\na/app:v1"));
+}
+
+#[test]
+fn of_an_archive_that_is_damaged_no_image_is_loaded() {
+    let store = Store::new();
+    let layout = layout_of(&store, &["v1", "v2"]);
+    store.ok(["images"]);
+    let before = store.contents();
+    let largest = |dir: std::path::PathBuf| {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        files.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+    };
+    // The layer of the second alone.
+    let layer = largest(store.scratch().join("v2/blobs/sha256"));
+    let blob = layout.join("blobs/sha256").join(layer.file_name().unwrap());
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[600] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    store.fails(["load".as_ref(), "-i".as_ref(), layout.as_os_str()]);
+    assert_eq!(store.contents(), before);
+}

@@ -111,12 +111,11 @@ impl Driver {
             }
             self.optional_chain(None, layers, watch)
         };
-        let mut loaded = Vec::new();
+        let mut chains = Vec::with_capacity(entries.len());
         for entry in &entries {
-            let chain = chain(entry, &mut leases)?;
-            loaded.push(self.add_image(entry, chain, fallback.as_deref())?);
+            chains.push(chain(entry, &mut leases)?);
         }
-        Ok(loaded)
+        self.add_images(&entries, chains, fallback.as_deref())
     }
 
     /// A layer that was committed a moment ago, or was in the store before.
@@ -140,7 +139,7 @@ impl Driver {
         options: &LoadOptions,
         watch: Watch<'_>,
     ) -> Result<Vec<LoadedImage>> {
-        let mut loaded = Vec::new();
+        let mut chains = Vec::with_capacity(source.images().len());
         for entry in source.images() {
             let mut chain = None;
             // A layer takes a few descriptors until its chain stands.
@@ -148,9 +147,9 @@ impl Driver {
                 let layers = self.layers_of(source, batch, options, watch)?;
                 chain = self.optional_chain(chain, layers, watch)?;
             }
-            loaded.push(self.add_image(entry, chain, fallback.as_deref())?);
+            chains.push(chain);
         }
-        Ok(loaded)
+        self.add_images(source.images(), chains, fallback.as_deref())
     }
 
     /// The layers of a batch, in its order: those that were there and those that are unpacked.
@@ -280,29 +279,27 @@ impl Driver {
         self.stack_up(parent, &mut layers, Retention::WhileUsed, watch).map(Some)
     }
 
-    fn add_image(
+    /// Adds the images of an archive, each on its chain, once all chains stand: an archive that is
+    /// damaged leaves none of them.
+    fn add_images(
         &self,
-        entry: &ImageEntry,
-        chain: Option<LeasedChain>,
+        entries: &[ImageEntry],
+        chains: Vec<Option<LeasedChain>>,
         fallback: Option<&str>,
-    ) -> Result<LoadedImage> {
-        let told = entry.names.iter().filter_map(|name| name.of_manifest(entry.manifest.as_ref()));
-        let mut names: Vec<String> = told.map(|name| name.to_string()).collect();
-        if names.is_empty()
-            && let Some(name) = fallback
-        {
-            let reference: Reference = name.parse()?;
-            if reference.digest().is_some_and(|digest| entry.manifest != Some(*digest)) {
-                let message = format!("{reference} names a digest, which is not the image's");
-                return Err(Error::new(ErrorKind::InvalidInput, message));
+    ) -> Result<Vec<LoadedImage>> {
+        let names = entries.iter().map(|entry| names_of(entry, fallback));
+        let names = names.collect::<Result<Vec<_>>>()?;
+        let mut loaded: Vec<LoadedImage> = Vec::with_capacity(entries.len());
+        for ((entry, chain), names) in entries.iter().zip(chains).zip(names) {
+            let diff_ids = entry.layers.iter().map(|layer| layer.diff_id).collect();
+            let image = self.put_image(&entry.config_bytes, diff_ids, chain, &names)?;
+            // A name belongs to the last that has it.
+            for other in loaded.iter_mut().filter(|other| other.id != image.id) {
+                other.names.retain(|name| !image.names.contains(name));
             }
-            names.push(match (&entry.tag, reference.tag()) {
-                (Some(tag), None) => reference.with_tag(tag)?.to_string(),
-                _ => reference.to_string(),
-            });
+            loaded.push(image);
         }
-        let diff_ids = entry.layers.iter().map(|layer| layer.diff_id).collect();
-        self.put_image(&entry.config_bytes, diff_ids, chain, &names)
+        Ok(loaded)
     }
 
     /// Adds an image, or finds that it is there, and gives it its names.
@@ -336,6 +333,23 @@ impl LayerSink for Sink<'_> {
         let (diff_id, digest, size) = (applied.diff_id, applied.digest, applied.read_bytes);
         Ok(LayerSeen { diff_id, digest, size })
     }
+}
+
+/// What an image is called: as its archive says, else `fallback`, with the tag that the archive says
+/// where that has none.
+fn names_of(entry: &ImageEntry, fallback: Option<&str>) -> Result<Vec<String>> {
+    let told = entry.names.iter().filter_map(|name| name.of_manifest(entry.manifest.as_ref()));
+    let names: Vec<String> = told.map(|name| name.to_string()).collect();
+    let Some(fallback) = fallback.filter(|_| names.is_empty()) else { return Ok(names) };
+    let name: Reference = fallback.parse()?;
+    if name.digest().is_some_and(|digest| entry.manifest != Some(*digest)) {
+        let message = format!("{name} names a digest, which is not the image's");
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    let has_tag = fallback.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    // What the archive says may be no tag, which is no error.
+    let tagged = entry.tag.as_ref().filter(|_| !has_tag).and_then(|tag| name.with_tag(tag).ok());
+    Ok(vec![tagged.unwrap_or(name).to_string()])
 }
 
 /// What an image is called whose archive does not say: its file's name, made a reference.

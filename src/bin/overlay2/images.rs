@@ -26,11 +26,15 @@ pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Fai
     let bars = Bars::new(load.quiet || out.is_json());
     let watch = Watch::new().observer(&bars);
     let loaded = if load.input == Path::new("-") {
-        driver.load_stream(std::io::stdin().lock(), &options, watch)?
+        driver.load_stream(std::io::stdin().lock(), &options, watch)
     } else {
-        driver.load(&load.input, &options, watch)?
+        driver.load(&load.input, &options, watch)
     };
     drop(bars);
+    let loaded = loaded.inspect_err(|_| {
+        // Layers of whole images before the one that failed; what stays is deleted another time.
+        let _ = driver.empty_trash(Watch::new());
+    })?;
     let mut lines = Vec::new();
     for image in &loaded {
         let id = image.id.to_string();
