@@ -192,14 +192,16 @@ pub(super) fn timestamp(value: &[u8]) -> Option<Timestamp> {
     if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let seconds: i64 = whole.parse().ok()?;
+    // The least of 64 bits has no positive counterpart among them.
+    let whole: i128 = whole.parse().ok()?;
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanos: u32 = digits.parse().ok()?;
-    Some(match (negative, nanos) {
-        (false, _) => Timestamp { seconds, nanos },
-        (true, 0) => Timestamp { seconds: -seconds, nanos: 0 },
-        (true, _) => Timestamp { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
-    })
+    let (seconds, nanos) = match (negative, nanos) {
+        (false, _) => (whole, nanos),
+        (true, 0) => (-whole, 0),
+        (true, _) => (-whole - 1, 1_000_000_000 - nanos),
+    };
+    Some(Timestamp { seconds: i64::try_from(seconds).ok()?, nanos })
 }
 
 #[cfg(test)]
@@ -241,10 +243,12 @@ mod tests {
             ("-1.5", -2, 500_000_000),
             ("-0.25", -1, 750_000_000),
             ("4294967296.123456789", 4294967296, 123_456_789),
+            ("-9223372036854775808", i64::MIN, 0),
+            ("-9223372036854775807.5", i64::MIN, 500_000_000),
         ] {
             assert_eq!(timestamp(text.as_bytes()), Some(Timestamp { seconds, nanos }), "{text}");
         }
-        for bad in ["", "x", "1.x", "--1", "1e3", "."] {
+        for bad in ["", "x", "1.x", "--1", "1e3", ".", "-9223372036854775808.5"] {
             assert_eq!(timestamp(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -295,14 +295,17 @@ impl<'a> Verify<'a> {
 /// Whether a file system that cannot hold the time asked for took the nearest that it can.
 fn is_nearest(stat: &Stat, asked: Timestamp) -> bool {
     // 32 bits (XFS without bigtime, ext4 with small inodes), 34 bits from 1901 on (ext4), XFS with
-    // bigtime.
-    const LAST: [i64; 4] = [0x7fff_ffff, 0xffff_ffff, 0x3_7fff_ffff, 16_299_260_424];
-    const FIRST: [i64; 2] = [-0x8000_0000, 0];
+    // bigtime, all 64. The kernel gives the first and the last second no fraction.
+    const LAST: [i64; 5] = [0x7fff_ffff, 0xffff_ffff, 0x3_7fff_ffff, 16_299_260_424, i64::MAX];
+    const FIRST: [i64; 3] = [-0x8000_0000, 0, i64::MIN];
     let found = mtime_of(stat);
+    if found.nanos != 0 {
+        return false;
+    }
     // Ext4 with small inodes knows whole seconds alone, of the time of a file's last change too.
-    let whole = found.nanos == 0 && stat.st_ctime_nsec == 0 && found.seconds == asked.seconds;
+    let whole = stat.st_ctime_nsec == 0 && found.seconds == asked.seconds;
     let (found, asked) = (found.seconds, asked.seconds);
-    whole || (asked > found && LAST.contains(&found)) || (asked < found && FIRST.contains(&found))
+    whole || (asked >= found && LAST.contains(&found)) || (asked <= found && FIRST.contains(&found))
 }
 
 /// Attributes that the kernel gives by itself, and that are no part of a layer.

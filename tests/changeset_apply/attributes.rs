@@ -198,7 +198,9 @@ fn e28_times() {
     }
     has(test, file("f", "x").mtime(77).pax("mtime", ""), mtime, (77, 0));
     has(test, file("f", "x").field(136, [0; 12]), mtime, (0, 0));
-    for text in ["x", "1e9", "--1", "1.-5", " 1", "0x10", "99999999999999999999"] {
+    for text in
+        ["x", "1e9", "--1", "1.-5", " 1", "0x10", "99999999999999999999", "-9223372036854775808.5"]
+    {
         refused(test, &[file("f", "x").pax("mtime", text)], "mtime");
     }
 }
