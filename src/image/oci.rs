@@ -131,9 +131,11 @@ impl Reader<'_> {
             if self.is_attachment(&descriptor) {
                 continue;
             }
-            let digest = digest_of(&descriptor, &referrer)?;
+            // Of what is passed over it is no matter.
+            let digest = || digest_of(&descriptor, &referrer);
             match kind_of(&descriptor.media_type) {
                 Manifest::Index => {
+                    let digest = digest()?;
                     if self.seen.insert(digest) {
                         let bytes =
                             read_blob(self.files, &descriptor, &digest, &referrer, "index")?;
@@ -143,8 +145,12 @@ impl Reader<'_> {
                         pending.extend(inner.map(|inner| (inner, name.clone())));
                     }
                 }
-                Manifest::Image => leaves.extend(self.leaf(descriptor, digest, referrer)?),
+                Manifest::Image => {
+                    let digest = digest()?;
+                    leaves.extend(self.leaf(descriptor, digest, referrer)?);
+                }
                 Manifest::Schema1 => {
+                    let digest = digest()?;
                     let message = format!("{referrer}: manifest {digest} is of Docker's schema 1");
                     return Err(Error::new(ErrorKind::Unsupported, message)
                         .hint("save the image again with a tool of this decade"));

@@ -55,13 +55,16 @@ pub(super) fn choose<T>(
         return Ok(present.into_iter().filter(suits).map(|choice| choice.item).collect());
     }
     let offered = offered(&present);
+    let lacks_blobs = !absent.is_empty();
     let only = absent.len() == 1 && present.is_empty() && wanted.is_none();
     let lacking = absent.into_iter().find(|choice| only || distance(choice).is_some());
     if let Some(error) = lacking.and_then(|choice| choice.missing) {
         return Err(error);
     }
     if present.is_empty() {
-        skipped.note("manifests without their blobs");
+        if lacks_blobs {
+            skipped.note("manifests without their blobs");
+        }
         return Ok(Vec::new());
     }
     Err(no_platform(&machine, &offered))

@@ -187,6 +187,9 @@ fn no_image(files: &dyn Files) -> Error {
         let message = "the archive has no manifest.json, only what docker wrote before 1.10";
         return Error::new(ErrorKind::Unsupported, message).hint("save the image again");
     }
+    if let Ok(Some(_)) = files.document("manifest.json") {
+        return invalid("manifest.json", "no image in it");
+    }
     Error::new(ErrorKind::InvalidData, "no image: neither index.json nor manifest.json is in it")
         .hint("expected what docker save, skopeo copy or podman save wrote, or an OCI image layout")
 }

@@ -34,8 +34,8 @@ pub trait LayerSink {
     ///
     /// `name` is for messages: the blob's digest where the archive names it by that, else the
     /// file's name. Nothing is verified yet; what comes need not belong to an image that is
-    /// returned in the end. An error of kind [`ErrorKind::InvalidData`] or
-    /// [`ErrorKind::Unsupported`] is put off until it is known whether it matters.
+    /// returned in the end. An error is put off until it is known whether it matters, unless it is of
+    /// kind [`ErrorKind::Cancelled`] or [`ErrorKind::NoSpace`].
     ///
     /// # Errors
     /// Where the layer cannot be taken.
@@ -197,9 +197,10 @@ fn shown(name: &LayerPath) -> String {
     }
 }
 
-/// Whether an error may be about a file that is no layer of an image at all.
+/// Whether an error may be about a file that is no layer of the image at all: of another platform's, or
+/// of none. What ails the reader of the archive shows again behind it.
 fn may_be_put_off(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Unsupported)
+    !matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::NoSpace)
 }
 
 fn looks_like_layer(prefix: &[u8]) -> bool {

@@ -192,8 +192,9 @@ impl<R: Skip> TarReader<R> {
             tar::EntryType::Link => EntryKind::HardLink(link),
             _ => EntryKind::Other,
         };
-        // A link that claims to have content has none, in every tar that knows links.
-        if matches!(kind, EntryKind::Symlink(_) | EntryKind::HardLink(_)) {
+        // POSIX: a size there is none of content, but says how much to reserve, or nothing.
+        let bare = matches!(header.as_bytes().get(156), Some(b'1'..=b'6'));
+        if bare {
             (self.content, self.padding) = (0, 0);
         }
         Entry {
@@ -352,6 +353,16 @@ mod tests {
             "contiguous=3".into(),
         ];
         assert_eq!(names(&archive).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_has_no_content_is_followed_by_none_whatever_its_size_says() {
+        for kind in b'1'..=b'6' {
+            let mut bare = entry(kind, "bare", &[0; 4096]);
+            bare.truncate(512);
+            let archive = [bare, entry(b'0', "f", b"123")].concat();
+            assert_eq!(names(&archive).unwrap(), ["bare=0", "f=3"]);
+        }
     }
 
     #[test]
