@@ -219,8 +219,10 @@ fn unpack(
     watch: &Watch<'_>,
 ) -> Result<CopySummary> {
     let mut target = Target::new(place, base, owner);
-    found.each(watch, &mut |file, pieces| target.put(file, pieces))?;
-    target.finish()
+    let copied = found.each(watch, &mut |file, pieces| target.put(file, pieces));
+    // What was copied before an error is whole, directories too.
+    let finished = target.finish();
+    copied.and(finished)
 }
 
 /// Which path the root of what is copied comes to.
@@ -249,7 +251,7 @@ fn destination(root: Option<&Root>, place: &impl Place, to: &Path) -> Result<Pat
             let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
             match place.resolve(parent)? {
-                Some((parent, true)) => Ok(parent.join(name)),
+                Some((parent, true)) => place.end_of_links(parent.join(name)),
                 Some((_, false)) => Err(Errno::NOTDIR).during("copy into", parent),
                 None => Err(Errno::NOENT).during("copy into", parent),
             }
@@ -260,14 +262,23 @@ fn destination(root: Option<&Root>, place: &impl Place, to: &Path) -> Result<Pat
 /// Fails where something is to be copied onto itself, or a directory into itself, which would never
 /// end.
 fn refuse_itself(found: &Source<'_>, tree: &Tree, base: &Path) -> Result<()> {
-    match found {
-        Source::Tree(other, source, _) if other.is_same(tree) && base.starts_with(source) => {
-            let (from, to) = (source.display(), base.display());
-            let message = format!("cannot copy {from} into itself, to {to}");
-            Err(Error::new(ErrorKind::InvalidInput, message))
+    let (from, is_itself) = match found {
+        Source::Tree(other, source, _) if other.is_same(tree) => {
+            // A symlink that is copied to where it leads would lead to itself.
+            let leads_there = tree.canonicalize(source).is_ok_and(|real| real == base);
+            (source.as_path(), leads_there || base.starts_with(source))
         }
-        _ => Ok(()),
+        Source::Host(source) => {
+            let upper = tree.upper_path().and_then(|path| std::fs::canonicalize(path).ok());
+            (source.shown(), upper.is_some_and(|upper| source.holds(&upper)))
+        }
+        _ => return Ok(()),
+    };
+    if !is_itself {
+        return Ok(());
     }
+    let message = format!("cannot copy {} into itself, to {}", from.display(), base.display());
+    Err(Error::new(ErrorKind::InvalidInput, message))
 }
 
 /// Takes the files of a tar.

@@ -219,6 +219,11 @@ impl Tree {
         Arc::ptr_eq(&self.core, &other.core)
     }
 
+    /// The path of what is written to, where there is such a layer and `/proc` is mounted.
+    pub(crate) fn upper_path(&self) -> Option<std::path::PathBuf> {
+        self.core.upper.as_ref()?.work.ambient_path()
+    }
+
     fn build(layers: Vec<Dir>, upper: Option<Upper>, options: &Options) -> Result<Self> {
         if layers.is_empty() {
             return Err(Error::new(ErrorKind::InvalidInput, "a merged tree needs a layer"));

@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::common::Store;
+use crate::common::{Done, Store};
 use crate::{APP, app, at};
 
 /// Files of every kind on the host.
@@ -187,4 +187,74 @@ fn names_are_bytes() {
     assert!(diff.windows(9).any(|part| part == b"A /etc/\xff\n".as_slice()), "{diff:?}");
     let changes = store.json(["diff", "web"]).to_string();
     assert!(changes.contains("\"/etc/%FF\""), "{changes}");
+}
+
+#[test]
+fn what_would_be_copied_into_itself_is_refused() {
+    let store = app();
+    store.ok(["cp", &site(&store), "web:/srv"]);
+    let refused = |from: &str, to: &str| {
+        let error = store.fails(["cp", from, to]);
+        assert!(error.contains("into itself"), "{error}");
+    };
+    // A symlink to where it leads, which would lead to itself.
+    refused("web:/srv/sub/l", "web:/srv/sub/l");
+    refused("web:/srv/sub/l", "web:/srv/a");
+    assert_eq!(store.ok(["cat", "web:/srv/a"]), "a");
+    // A directory that holds the container.
+    refused(store.scratch().to_str().unwrap(), "web:/all");
+    let linked = store.scratch().with_extension("link");
+    std::os::unix::fs::symlink(store.scratch(), &linked).unwrap();
+    refused(&format!("{}/", linked.display()), "web:/all");
+    fs::remove_file(linked).unwrap();
+}
+
+#[test]
+fn a_symlink_that_leads_to_nothing_says_where_a_copy_is_made() {
+    let store = app();
+    let site = site(&store);
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, store.scratch().join(name)).unwrap();
+        store.scratch().join(name).to_str().unwrap().to_owned()
+    };
+    store.ok(["cp", &site, "web:/srv"]);
+    store.ok(["cp", &link("sub/new", "first"), "web:/srv/first"]);
+    store.ok(["cp", &link("/srv/first", "second"), "web:/second"]);
+    store.ok(["cp", &format!("{site}/a"), "web:/second"]);
+    assert_eq!(store.ok(["cat", "web:/srv/sub/new"]), "a");
+    assert_eq!(store.json(["stat", "web:/second"])[0]["kind"], "symlink");
+    store.ok(["cp", &link("loop", "loop"), "web:/loop"]);
+    assert!(store.fails(["cp", &format!("{site}/a"), "web:/loop"]).contains("symbolic links"));
+    let out = link("site/sub/out", "outer");
+    store.ok(["cp", "web:/srv/a", &out]);
+    assert_eq!(fs::read(Path::new(&site).join("sub/out")).unwrap(), b"a\n");
+}
+
+#[test]
+fn a_file_that_a_tar_links_to_itself_stays() {
+    let store = app();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut put = |name: &str, link: Option<&str>| {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(if link.is_some() { 0 } else { 1 });
+        if let Some(link) = link {
+            header.set_entry_type(tar::EntryType::Link);
+            header.set_link_name(link).unwrap();
+        }
+        header.set_cksum();
+        let content = if link.is_some() { &b""[..] } else { b"x" };
+        tar.append_data(&mut header, name, content).unwrap();
+    };
+    put("a", None);
+    put("a", Some("a"));
+    put("b", Some("a"));
+    let file = store.scratch().join("links.tar");
+    fs::write(&file, tar.into_inner().unwrap()).unwrap();
+    let mut command = store.command();
+    command.args(["cp", "-", "web:/"]).stdin(Stdio::from(fs::File::open(file).unwrap()));
+    let done = Done::of(&mut command);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert_eq!(store.ok(["cat", "web:/a"]), "x");
+    assert_eq!(store.ok(["cat", "web:/b"]), "x");
 }

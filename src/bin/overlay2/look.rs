@@ -256,8 +256,10 @@ fn describe(
     Ok((one, xattrs, layers.map(|says| says.layer).collect()))
 }
 
-/// The path without symlinks on the way, nor at its end where they are followed.
+/// The path without symlinks on the way, nor at its end where they are followed, as they are where a
+/// slash stands behind.
 pub(crate) fn resolved(tree: &Tree, path: &Path, follow: bool) -> Result<PathBuf, Failure> {
+    let follow = follow || path.as_os_str().as_bytes().ends_with(b"/");
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if !follow => {
             let parent = if parent.as_os_str().is_empty() { Path::new("/") } else { parent };

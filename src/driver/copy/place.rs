@@ -20,6 +20,9 @@ use crate::sys::{Dir, copy, inode_io};
 pub(super) trait Place {
     /// The path without symlinks, and whether it is a directory; `None` where nothing is there.
     fn resolve(&self, path: &Path) -> Result<Option<(PathBuf, bool)>>;
+    /// Where a path leads whose parent is resolved, and at whose end nothing is: symlinks may stand there
+    /// that lead to nothing, and are followed.
+    fn end_of_links(&self, path: PathBuf) -> Result<PathBuf>;
     /// Whether the path itself is a directory; `None` where nothing is there.
     fn is_dir(&self, path: &Path) -> Result<Option<bool>>;
     /// Makes a directory that nobody else may look into yet.
@@ -35,6 +38,14 @@ pub(super) trait Place {
     fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()>;
     /// Sets owner, attributes, permissions and time; returns how many of them cannot be had.
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64>;
+}
+
+/// As many symlinks as the kernel follows in one path.
+const MOST_LINKS: usize = 40;
+
+/// What the target of the symlink `link` means.
+fn beside(link: &Path, target: &Path) -> PathBuf {
+    link.parent().unwrap_or(Path::new("/")).join(target)
 }
 
 /// The type, and for a device which.
@@ -79,6 +90,25 @@ impl Place for TreePlace<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn end_of_links(&self, mut path: PathBuf) -> Result<PathBuf> {
+        for _ in 0..MOST_LINKS {
+            let is_link = match self.tree.symlink_metadata(&path) {
+                Ok(metadata) => metadata.kind() == EntryKind::Symlink,
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !is_link {
+                return Ok(path);
+            }
+            path = beside(&path, &self.tree.read_link(&path)?);
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(Errno::NOENT).during("copy to", &path);
+            };
+            path = self.tree.canonicalize(parent)?.join(name);
+        }
+        Err(Errno::LOOP).during("copy to", &path)
     }
 
     fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
@@ -167,6 +197,15 @@ impl HostPlace {
             let base = Dir::open_ambient(parent)?;
             return Ok((Self { base, shown: parent.to_path_buf() }, name));
         }
+        // A symlink that leads to nothing says where the copy is made.
+        let mut end = path.to_path_buf();
+        for _ in 0..MOST_LINKS {
+            match std::fs::read_link(&end) {
+                Ok(target) => end = beside(&end, &target),
+                Err(_) => break,
+            }
+        }
+        let path = end.as_path();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let name = path.file_name().ok_or(Errno::NOENT).during("find", path)?;
@@ -207,6 +246,11 @@ impl HostPlace {
 impl Place for HostPlace {
     fn resolve(&self, path: &Path) -> Result<Option<(PathBuf, bool)>> {
         Ok(self.is_dir(path)?.map(|is_dir| (path.to_path_buf(), is_dir)))
+    }
+
+    fn end_of_links(&self, path: PathBuf) -> Result<PathBuf> {
+        // They were followed before the base was opened.
+        Ok(path)
     }
 
     fn is_dir(&self, path: &Path) -> Result<Option<bool>> {

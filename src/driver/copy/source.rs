@@ -37,8 +37,22 @@ pub(super) enum Source<'a> {
 pub(super) struct HostSource {
     parent: Dir,
     name: Vec<u8>,
+    /// As it was typed.
     shown: PathBuf,
+    /// Without symlinks.
+    real: PathBuf,
     root: Root,
+}
+
+impl HostSource {
+    pub(super) fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// Whether a path without symlinks is beneath it.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.root.is_dir && path.starts_with(&self.real)
+    }
 }
 
 /// Finds what is to be copied.
@@ -75,7 +89,8 @@ pub(super) fn find(from: CopySource<'_>, links: CopyLinks) -> Result<Source<'_>>
             let is_dir = type_of(&stat) == FileType::Directory;
             let name = path.file_name().or(real.file_name());
             let root = root(is_dir, contents, name, path)?;
-            Ok(Source::Host(HostSource { parent, name: own, shown: path.to_path_buf(), root }))
+            let shown = path.to_path_buf();
+            Ok(Source::Host(HostSource { parent, name: own, shown, real, root }))
         }
     }
 }

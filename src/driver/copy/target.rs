@@ -44,6 +44,16 @@ impl<'p, P: Place> Target<'p, P> {
         if let Some((uid, gid)) = self.owner {
             (inode.uid, inode.gid) = (uid, gid);
         }
+        if let Some(first) = &link {
+            if self.summary.skipped.contains(first) {
+                self.summary.skipped.push(path);
+                return Ok(());
+            }
+            // A tar may call a file a link to itself.
+            if *first == path && self.place.is_dir(&to)? == Some(false) {
+                return Ok(());
+            }
+        }
         self.summary.entries += 1;
         match (self.place.is_dir(&to)?, inode.kind.is_directory()) {
             // Its attributes stay, as all that it holds does.

@@ -185,7 +185,8 @@ Examples:
 Paths that begin with / or . and those without a colon are of this host. Where files go is what
 docker cp does: into a directory that exists; SRC/. means what SRC holds. Files keep modes, times,
 attributes, holes, symlinks and hard links. A container that is mounted is read, but not written to:
-copy to where it is mounted instead. The status is 1 where something could not be made.")]
+copy to where it is mounted instead, where a symlink of the container's leads into the host as any does.
+The status is 1 where something could not be made.")]
 pub(crate) struct Cp {
     /// Where from: NAME:PATH in a container or image, a path of the host, or - for a tar
     #[arg(value_name = "SRC")]
