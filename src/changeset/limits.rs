@@ -19,6 +19,9 @@ pub struct ApplyLimits {
     pub depth: usize,
     /// Bytes of the extended headers that describe one entry. Default 4 MiB.
     pub header_bytes: u64,
+    /// Bytes of the extended attributes of all entries together, names and values, which a global header
+    /// gives to each without standing in the archive again. Default 256 MiB.
+    pub attribute_bytes: u64,
     /// Runs of data in one sparse file. Default 1,000,000.
     pub sparse_runs: usize,
     /// Directories, whiteouts and unresolved hard links, which are held in memory.
@@ -35,6 +38,7 @@ impl Default for ApplyLimits {
             path_bytes: 64 << 10,
             depth: 2_048,
             header_bytes: 4 << 20,
+            attribute_bytes: 256 << 20,
             sparse_runs: 1_000_000,
             marks: 4_000_000,
         }

@@ -27,6 +27,8 @@ pub(super) struct TarReader<R> {
     limits: ApplyLimits,
     entries: u64,
     bytes: u64,
+    /// Of the attributes of all entries.
+    attribute_bytes: u64,
     /// The bytes since the last payload, unless nobody wants them.
     kept: Option<Vec<u8>>,
 }
@@ -53,6 +55,7 @@ impl<R: BufRead> TarReader<R> {
             limits,
             entries: 0,
             bytes: 0,
+            attribute_bytes: 0,
             kept: keep.then(Vec::new),
         }
     }
@@ -141,6 +144,10 @@ impl<R: BufRead> TarReader<R> {
         };
         let path = entry.raw_path.len().max(target);
         limits::check(path, self.limits.path_bytes, "bytes in a path")?;
+        let attributes = entry.inode.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        self.attribute_bytes += attributes.sum::<usize>() as u64;
+        let limit = self.limits.attribute_bytes;
+        limits::check(self.attribute_bytes, limit, "bytes of attributes")?;
         self.remaining = entry.payload;
         self.padding = padding_of(entry.payload);
         if matches!((&entry.body, &entry.inode.kind), (Body::Inode, FileKind::Regular { .. })) {

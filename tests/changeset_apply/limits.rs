@@ -117,6 +117,23 @@ fn e16_header_bytes() {
 }
 
 #[test]
+fn e16_attribute_bytes() {
+    let test = "e16_attribute_bytes";
+    let set = |limits: &mut ApplyLimits, value| limits.attribute_bytes = value;
+    let one = |name: &str| file(name, "x").xattr("user.a", "v".repeat(100));
+    limit(test, &[one("f"), one("g")], 2 * 106, set, "bytes of attributes");
+    // A global header says it once, and each entry has it.
+    let global = pax_block(b'g', &record("SCHILY.xattr.user.b", "v".repeat(50)));
+    limit(
+        test,
+        &[file("f", "x").after(global), file("g", "x")],
+        2 * 56,
+        set,
+        "bytes of attributes",
+    );
+}
+
+#[test]
 fn e16_sparse_runs() {
     let test = "e16_sparse_runs";
     let set = |limits: &mut ApplyLimits, value| limits.sparse_runs = size(value);
