@@ -290,3 +290,23 @@ fn a_user_without_subordinate_ids_is_root_over_a_single_id() {
     assert_eq!(lines[..5], ["0", "1", "rootless.test/tiny:latest", "one", "hello"]);
     assert_eq!(lines[5..7], ["C /etc", "C /etc/motd"]);
 }
+
+/// A store that was filled without a user namespace says in one the same of its files.
+#[test]
+fn what_is_recorded_outside_is_shown_inside() {
+    let home = user_with_subordinate_ids!();
+    let script = "set -eu; o() { ./overlay2 --root store \"$@\"; }
+                  test -e store || { o load -q -i image; o create --name c rootless.test/app; }
+                  o ls -l c:/srv; o cp c:/srv/app - | tar --numeric-owner -tv
+                  o export c | tar --numeric-owner -tv srv/app";
+    let listed = |done: Done| {
+        assert_eq!(done.status, 0, "{}\n{}", done.stdout, done.stderr);
+        done.stdout.lines().filter(|line| line.contains("app")).map(str::to_owned).collect()
+    };
+    let mut outside = home.command(Path::new("sh"));
+    let outside: Vec<String> = listed(Done::of(outside.args(["-c", script])));
+    let inside: Vec<String> = listed(home.unshare(script));
+    let files = |lines: &[String]| lines[lines.len() - 3..].to_vec();
+    assert_eq!(files(&inside), files(&outside));
+    assert!(inside.iter().all(|line| line.contains("1001")), "{inside:?}");
+}

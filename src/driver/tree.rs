@@ -3,7 +3,8 @@
 use super::Driver;
 use super::compose::{Kept, Opened};
 use crate::error::{Error, ErrorKind, Result};
-use crate::merged::{Options, Redirects, Tree};
+use crate::merged::{Options, Ownership, Redirects, Tree};
+use crate::namespace::Namespace;
 use crate::store::ContainerLock;
 
 /// A container's tree in userspace, for whoever holds this and for nobody else: while it lives, the
@@ -73,10 +74,15 @@ impl Driver {
     }
 
     fn tree_options(&self) -> Options {
+        // What a plain user recorded is shown in a user namespace too, where most can be set exactly.
+        let ownership = match self.store.namespace() {
+            Namespace::User => Ownership::Recorded,
+            Namespace::Trusted => self.ownership,
+        };
         Options::new(self.store.namespace())
             .redirects(Redirects::Refuse)
             .durability(self.store.durability())
-            .ownership(self.ownership)
+            .ownership(ownership)
     }
 
     /// Opens a container's merged tree in userspace: neither privilege nor a mount is needed, and
