@@ -76,7 +76,11 @@ impl<R: BufRead> TarReader<R> {
                 }
                 return Ok(None);
             };
-            let Some(header) = Header::parse(&block)? else {
+            let parsed = Header::parse(&block).map_err(|error| match self.entries {
+                0 => packed_otherwise(&block).unwrap_or(error),
+                _ => error,
+            });
+            let Some(header) = parsed? else {
                 if prelude.seen {
                     return Err(truncated("behind an extended header"));
                 }
@@ -372,4 +376,22 @@ fn c_string(mut payload: Vec<u8>) -> Option<Vec<u8>> {
 fn truncated(place: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("the changeset is truncated: it ends {place}"))
         .hint("fetch or build the archive again")
+}
+/// What to say of data that is no tar but known to be something else, by what it begins with.
+fn packed_otherwise(block: &[u8; BLOCK]) -> Option<Error> {
+    const KNOWN: [(&[u8], &str); 6] = [
+        (b"\xfd7zXZ\0", "xz"),
+        (b"BZh", "bzip2"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"LZIP", "lzip"),
+        (b"\x1f\x8b", "gzip, a second time"),
+        (b"\x28\xb5\x2f\xfd", "zstd, a second time"),
+    ];
+    let (_, how) = KNOWN.iter().find(|(magic, _)| block.starts_with(magic))?;
+    let message = format!("the changeset is compressed with {how}");
+    Some(
+        Error::new(ErrorKind::Unsupported, message).hint(
+            "a changeset is a tar, plain or compressed with gzip or zstd: decompress it first",
+        ),
+    )
 }

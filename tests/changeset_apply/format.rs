@@ -202,6 +202,16 @@ fn e31_headers_that_are_none() {
     refused(test, &[file("f", "x"), file("g", "y").bad_checksum()], "checksum");
     let words = |bytes: &[u8], words| bytes_refused(test, bytes, ErrorKind::InvalidData, words);
     words(&[b'x'; 512], "checksum");
+    // What is no tar at all, by what it is instead.
+    for (magic, name) in
+        [(&b"\xfd7zXZ\0"[..], "xz"), (b"BZh91AY", "bzip2"), (b"\x04\x22\x4d\x18", "lz4")]
+    {
+        let bytes = [magic, &[0x5a; 1024]].concat();
+        bytes_refused(test, &bytes, ErrorKind::Unsupported, name);
+    }
+    // And tars whose first names begin as the others do.
+    gives(test, &[file("BZh9", "x")], "BZh9=x");
+    gives(test, &[file("P*M\x18", "x")], r"P*M\x18=x");
     words(&[b'x'; 511], "truncated");
     words(b"<html>not found</html>", "truncated");
     words(b"\x7fELF", "truncated");
