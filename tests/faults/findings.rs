@@ -92,7 +92,7 @@ fn e81_an_interrupted_look_at_what_an_archive_is_is_tried_again() {
     };
     let place = bed.place();
     let calls = trace::calls(&load(&place), &bed.path("log"), &place);
-    let looks = |point: &trace::Point| point.call == "pread64" && point.line.contains(", 4, 0)");
+    let looks = |point: &trace::Point| point.call == "pread64" && point.line.contains(", 512, 0)");
     let look = calls.into_iter().find(looks).unwrap();
     let done = trace::run(&load(&bed.place()), &bed.path("log"), &look, Fault::Error("EINTR"));
     let Some(Outcome::Ended(done)) = done else { panic!("{look:?}: {done:?}") };
