@@ -237,3 +237,96 @@ fn e83_back_links_that_are_something_else_hinder_nobody_and_cost_nothing() {
         }
     }
 }
+
+#[test]
+fn e83_what_lost_a_back_link_is_kept_and_known_again() {
+    sandbox!();
+    let (store, layer, _) = tiny();
+    let container = store.create(TINY);
+    let chain = fs::read_dir(store.root().join("chains")).unwrap().next().unwrap().unwrap().path();
+    for object in [&layer, &chain] {
+        let users = object.join("users");
+        for user in fs::read_dir(&users).unwrap() {
+            fs::remove_file(user.unwrap().path()).unwrap();
+        }
+        assert_eq!(store.json(["gc"])["items"], serde_json::json!([]));
+        assert_eq!(store.ok(["cat", &format!("{container}:/etc/motd")]), "hello");
+        assert!(store.run(["check"]).stdout.contains("unlinked"));
+        store.ok(["repair"]);
+        store.ok(["check"]);
+        assert_eq!(fs::read_dir(&users).unwrap().count(), 1);
+    }
+    store.ok(["rm", &container]);
+    store.ok(["rmi", TINY]);
+    assert!(!layer.exists());
+}
+
+#[test]
+fn e83_what_stands_in_the_place_of_an_object_hides_no_other_damage() {
+    sandbox!();
+    for place in ["containers", "images", "chains", "layers"] {
+        let (store, _, _) = tiny();
+        store.create(TINY);
+        let other = TestImage::new("example.test/other:latest")
+            .layer("ADD", common::Layer::new().file("f", 0o644, "f\n"));
+        let old =
+            fs::read_dir(store.root().join("layers")).unwrap().next().unwrap().unwrap().path();
+        store.load(&other.write_oci(&store.scratch().join("other"), Compression::Raw));
+        let layers = fs::read_dir(store.root().join("layers")).unwrap();
+        let new = layers.map(|entry| entry.unwrap().path()).find(|path| *path != old).unwrap();
+        fs::write(new.join("diff/f"), "rot\n").unwrap();
+        let objects = fs::read_dir(store.root().join(place)).unwrap();
+        let other = new.file_name().unwrap();
+        let kept = |path: &Path| {
+            path.file_name() == Some(other)
+                || place == "images" && {
+                    store.json(["inspect", "example.test/other:latest"])[0]["Id"]
+                        .as_str()
+                        .unwrap()
+                        .ends_with(path.file_name().unwrap().to_str().unwrap())
+                }
+        };
+        let object = objects.map(|entry| entry.unwrap().path()).find(|path| !kept(path)).unwrap();
+        fs::remove_dir_all(&object).unwrap();
+        fs::write(&object, "x").unwrap();
+        let found = store.run(["check"]);
+        assert_eq!(found.status, 1, "{place}: {found:?}");
+        assert!(found.stdout.contains("is no directory"), "{place}: {found:?}");
+        assert!(found.stdout.contains("/f "), "{place}: {found:?}");
+        for listed in ["ps", "images", "gc"] {
+            store.ok([listed]);
+        }
+    }
+}
+
+#[test]
+fn e83_a_layer_that_is_gone_is_there_again_when_it_is_loaded() {
+    sandbox!();
+    let (store, layer, source) = tiny();
+    fs::remove_dir_all(&layer).unwrap();
+    assert!(store.run(["check"]).stdout.contains("is not there"));
+    store.load(&source);
+    assert_eq!(store.ok(["cat", &format!("{TINY}:/etc/motd")]), "hello");
+    store.ok(["check"]);
+    // Its config likewise.
+    let image = fs::read_dir(store.root().join("images")).unwrap().next().unwrap().unwrap().path();
+    fs::write(image.join("config"), "{}").unwrap();
+    store.fails(["history", TINY]);
+    store.load(&source);
+    store.ok(["history", TINY]);
+    store.ok(["check"]);
+}
+
+#[test]
+fn e83_a_record_that_tells_of_another_layer_is_mended() {
+    sandbox!();
+    let (store, layer, source) = tiny();
+    let record = layer.join("layer.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let at = text.find("\"diff_id\":\"sha256:").unwrap() + 18;
+    let digit = if text[at..].starts_with('0') { "1" } else { "0" };
+    fs::write(&record, format!("{}{digit}{}", &text[..at], &text[at + 1..])).unwrap();
+    store.ok(["repair".as_ref(), "--from".as_ref(), source.as_os_str()]);
+    store.ok(["check"]);
+    store.load(&source);
+}

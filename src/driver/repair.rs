@@ -87,6 +87,9 @@ impl Driver {
         only: &[LayerKey],
         watch: Watch<'_>,
     ) -> Result<Repaired> {
+        if only.is_empty() {
+            self.store.relink()?;
+        }
         let found = self.check(&CheckOptions::default(), watch)?;
         let mut damaged: BTreeMap<LayerKey, Vec<Finding>> = BTreeMap::new();
         for finding in found.findings {

@@ -88,11 +88,16 @@ impl Store {
         Ok(matches!(attempt, Attempt::Held(_)))
     }
 
-    fn has_link(&self, object: Object, user: Object) -> Result<bool> {
+    pub(super) fn has_link(&self, object: Object, user: Object) -> Result<bool> {
         let path = format!("{}/users/{}", object.name(), user.tag());
-        match self.top(object.place()).stat_if_exists(path.as_bytes()) {
+        self.has_path(object.place(), path.as_bytes())
+    }
+
+    /// Whether there is such a path in one of the store's directories.
+    fn has_path(&self, place: &'static str, path: &[u8]) -> Result<bool> {
+        match self.top(place).stat_if_exists(path) {
             Err(error) if is_no_directory(error) => Ok(false),
-            found => Ok(found.during("look at", &path)?.is_some()),
+            found => Ok(found.during("look at", path)?.is_some()),
         }
     }
 }
@@ -122,7 +127,8 @@ impl Audit<'_> {
         for entry in entries.during("list", &self.store.at(&[place]))? {
             let name = entry.name.shown();
             match parse(&name) {
-                Some(object) => objects.push(object),
+                Some(object) if self.store.is_directory(place, &entry)? => objects.push(object),
+                Some(object) => self.on(object, FindingKind::Record, "it is no directory"),
                 None => {
                     self.add(
                         format!("{place}/{name}"),
@@ -223,8 +229,7 @@ impl Audit<'_> {
             |name: &str| Digest::from_hex(name).ok().map(|id| Object::Chain(ChainId::new(id)));
         for object in self.objects(CHAINS, chain)? {
             let pinned = format!("{}/pinned", object.name());
-            let pinned = self.store.top(CHAINS).stat_if_exists(pinned.as_bytes());
-            if pinned.during("look at", &object.name())?.is_none() {
+            if !self.store.has_path(CHAINS, pinned.as_bytes())? {
                 self.orphan(object)?;
             }
             let Some(record) = self.record::<ChainRecord>(object, CHAIN_FILE)? else { continue };
@@ -293,13 +298,7 @@ impl Audit<'_> {
             let back = [image.name().as_bytes(), b"/", IMAGE_NAMES, b"/", &entry.name].concat();
             if !self.store.exists(image)? {
                 self.add(shown, FindingKind::Dangling, format!("{image} is not there"));
-            } else if self
-                .store
-                .top(IMAGES)
-                .stat_if_exists(&back)
-                .during("look at", &back)?
-                .is_none()
-            {
+            } else if !self.store.has_path(IMAGES, &back)? {
                 self.on(image, FindingKind::Unlinked, format!("it does not know its {shown}"));
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hold::{Held, touch};
 use super::layer::LeasedLayer;
-use super::layout::{CHAIN_FILE, CHAINS, Object, PINNED, STAGING, USERS};
+use super::layout::{CHAIN_FILE, CHAINS, LAYERS, Object, PINNED, STAGING, USERS};
 use super::record::{self, ChainRecord, StackEntry};
 use super::staging::{Intent, Published, Staged};
 use super::{Store, matching, only, stacks};
@@ -76,6 +76,13 @@ impl Store {
             let entry = StackEntry::new(&layer.record()?);
             let record = ChainRecord::on_top_of(below.as_ref(), entry);
             if let Some(found) = self.find_chain(&record.chain)? {
+                // A layer that was lost, and is there again, has lost its links too.
+                let (object, user) = (Object::Layer(layer.key()), Object::Chain(record.chain));
+                if !self.has_link(object, user)? {
+                    let users = self.link_user(layer.held(), object, user)?;
+                    self.durability().sync_names(&users).during("sync", &self.at(&[LAYERS]))?;
+                    layer.mark_used();
+                }
                 below = Some(found.record.clone());
                 existing = Some(found);
                 // It keeps what is below it, which another process has just added.

@@ -1,6 +1,6 @@
 //! What nothing refers to: listed, and removed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::Store;
 use super::hold::{Attempt, Held, patience};
@@ -48,6 +48,11 @@ impl Store {
     pub(crate) fn garbage(&self, watch: &Watch<'_>) -> Result<Vec<Garbage>> {
         let mut found = Vec::new();
         let mut gone = HashSet::new();
+        // A back link that was lost makes nothing unused.
+        let mut users: HashMap<Object, Vec<Object>> = HashMap::new();
+        for (user, used) in self.all_uses()? {
+            used.into_iter().flatten().for_each(|used| users.entry(used).or_default().push(user));
+        }
         let chain =
             |name: &str| Digest::from_hex(name).ok().map(|id| Object::Chain(ChainId::new(id)));
         let chains = self.list(CHAINS, chain)?;
@@ -56,7 +61,9 @@ impl Store {
         let mut pending: Vec<_> = layers.iter().chain(&chains).copied().collect();
         while let Some(object) = pending.pop() {
             watch.check()?;
-            if gone.contains(&object) || !self.is_garbage(object, &gone)? {
+            let is_gone = |user: &Object| gone.contains(user);
+            let used = users.get(&object).is_some_and(|users| !users.iter().all(is_gone));
+            if used || is_gone(&object) || !self.is_garbage(object, &gone)? {
                 continue;
             }
             gone.insert(object);

@@ -77,6 +77,12 @@ impl Store {
         let id = Digest::of(image.config);
         let object = Object::Image(id);
         if let Some(leased) = self.lease_image(&id)? {
+            // Where it was damaged, this is what it was.
+            if self.image_config(&id).is_err() {
+                let written =
+                    self.durability().replace_file(leased._held.dir(), CONFIG_FILE, image.config);
+                written.during("write", &self.at(&[IMAGES, &id.hex(), "config"]))?;
+            }
             return Ok((leased, false));
         }
         let diff_ids = image.diff_ids.to_vec();

@@ -8,6 +8,7 @@ use super::hold::{Held, touch, wait_exclusive};
 use super::image::Image;
 use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING};
 use super::record::{self, NameRecord, Unread};
+use super::users::is_no_directory;
 use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
@@ -181,7 +182,7 @@ impl Store {
         let listed = self.top(IMAGES).descend(&path).and_then(|dir| dir.entries());
         let entries = match listed {
             Ok(entries) => entries,
-            Err(Errno::NOENT) => Vec::new(),
+            Err(error) if is_no_directory(error) => Vec::new(),
             Err(error) => return Err(error).during("list", &self.at(&[IMAGES, &id.hex()])),
         };
         let mut names = Vec::new();

@@ -286,9 +286,10 @@ impl LeasedLayer {
     }
 
     #[cfg(feature = "image")]
-    /// Writes the record again where it is not readable, or not this layer's.
+    /// Writes the record again where it is not readable, or says something else.
     pub(crate) fn mend_record(&self, record: &LayerRecord) -> Result<()> {
-        if self.record().is_ok_and(|there| there.key == self.key) {
+        let same = |there: LayerRecord| LayerRecord { created: record.created, ..there } == *record;
+        if self.record().is_ok_and(same) {
             return Ok(());
         }
         let bytes = record::to_bytes(record).during("write", LAYER_FILE)?;

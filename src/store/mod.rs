@@ -72,12 +72,14 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::namespace::Namespace;
 use crate::sys::Dir;
+use crate::sys::dir::{DirEntry, Kind, type_of};
 use crate::sys::durable::Durability;
 use layout::{CONTAINERS, LAYERS, Object};
 use record::{StoreRecord, Unread};
@@ -214,11 +216,27 @@ impl Store {
 
     /// The objects of a kind, sorted; what is no object of it is left out.
     fn list(&self, place: &'static str, parse: fn(&str) -> Option<Object>) -> Result<Vec<Object>> {
-        let entries = self.top(place).entries().during("list", &self.at(&[place]))?;
-        let names = entries.iter().filter_map(|entry| std::str::from_utf8(&entry.name).ok());
-        let mut objects: Vec<_> = names.filter_map(parse).collect();
+        let mut objects = Vec::new();
+        for entry in self.top(place).entries().during("list", &self.at(&[place]))? {
+            // Something else in the place of one is none: a check tells of it.
+            if let Some(object) = std::str::from_utf8(&entry.name).ok().and_then(parse)
+                && self.is_directory(place, &entry)?
+            {
+                objects.push(object);
+            }
+        }
         objects.sort_unstable();
         Ok(objects)
+    }
+
+    /// Whether an entry of one of the store's directories is a directory.
+    fn is_directory(&self, place: &'static str, entry: &DirEntry) -> Result<bool> {
+        if entry.kind != Kind::Unknown {
+            return Ok(entry.kind == Kind::Directory);
+        }
+        let stat =
+            self.top(place).stat_if_exists(&entry.name).during("look at", &self.at(&[place]))?;
+        Ok(stat.is_some_and(|stat| type_of(&stat) == FileType::Directory))
     }
 
     fn no_such(&self, object: Object) -> Error {

@@ -313,7 +313,8 @@ const READ_AT_ONCE: usize = 8 << 10;
 
 /// Whether a record was not read since something else stands in its place.
 pub(super) fn is_something_else(error: Errno) -> bool {
-    matches!(error, Errno::LOOP | Errno::ISDIR | Errno::FBIG | Errno::NXIO | Errno::INVAL)
+    use Errno as E;
+    matches!(error, E::LOOP | E::ISDIR | E::NOTDIR | E::FBIG | E::NXIO | E::INVAL)
 }
 
 /// More than any record has: what is longer is something else.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Store;
 use super::layout::{CHAIN_FILE, CHAINS, Object};
 use super::record::StackEntry;
+use super::users::is_no_directory;
 use crate::digest::ChainId;
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -113,7 +114,10 @@ impl Store {
     fn chain_file(&self, chain: &ChainId) -> Result<Option<FileState>> {
         let name = Object::Chain(*chain).name();
         let path = [name.as_bytes(), b"/", CHAIN_FILE].concat();
-        let found = self.top(CHAINS).stat_if_exists(&path);
+        let found = match self.top(CHAINS).stat_if_exists(&path) {
+            Err(error) if is_no_directory(error) => Ok(None),
+            found => found,
+        };
         let found = found.during("look at", &self.at(&[CHAINS, &name, "chain.json"]))?;
         Ok(found.map(|stat| {
             let seconds = [stat.st_mtime, stat.st_ctime];

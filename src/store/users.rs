@@ -63,23 +63,50 @@ impl Store {
 
     /// Those whose record says that they use an object, or cannot be read.
     fn search_users(&self, object: Object) -> Result<Vec<Box<[u8]>>> {
+        let uses =
+            |used: &Option<Vec<Object>>| used.as_ref().is_none_or(|used| used.contains(&object));
+        let users = self.all_uses()?.into_iter().filter(|(_, used)| uses(used));
+        Ok(users.map(|(user, _)| user.tag().into_bytes().into_boxed_slice()).collect())
+    }
+
+    /// What each chain, image and container uses, by its record; `None` for one that cannot be read.
+    pub(super) fn all_uses(&self) -> Result<Vec<(Object, Option<Vec<Object>>)>> {
         let chain =
             |name: &str| Digest::from_hex(name).ok().map(|id| Object::Chain(ChainId::new(id)));
         let mut users = self.list(CHAINS, chain)?;
         users.extend(self.list(IMAGES, |name| Digest::from_hex(name).ok().map(Object::Image))?);
         users.extend(self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))?);
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(users.len());
         for user in users {
             let Ok(dir) = self.top(user.place()).child(user.name().as_bytes()) else { continue };
-            let uses = match self.read_uses_of(user, &dir) {
-                Ok(used) => used.contains(&object),
-                Err(error) if error.kind() == ErrorKind::Corrupt => true,
+            match self.read_uses_of(user, &dir) {
+                Ok(used) => found.push((user, Some(used))),
+                Err(error) if error.kind() == ErrorKind::Corrupt => found.push((user, None)),
                 Err(error) => return Err(error),
-            };
-            if uses {
-                found.push(user.tag().into_bytes().into_boxed_slice());
             }
         }
         Ok(found)
+    }
+
+    /// Makes the back links that are missing, as far as the records tell of them.
+    #[cfg(feature = "image")]
+    pub(crate) fn relink(&self) -> Result<()> {
+        for (user, used) in self.all_uses()? {
+            for object in used.into_iter().flatten() {
+                if self.has_link(object, user)? {
+                    continue;
+                }
+                // Who is being removed at this moment leaves a link that says nothing.
+                if let Some(held) = self.lease(object)?
+                    && self.exists(user)?
+                {
+                    let users = self.link_user(&held, object, user)?;
+                    self.durability()
+                        .sync_names(&users)
+                        .during("sync", &self.shown_users(object))?;
+                }
+            }
+        }
+        Ok(())
     }
 }
