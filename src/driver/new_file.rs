@@ -5,9 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -58,6 +59,11 @@ impl NewFile {
         let dir = Dir::open_ambient(parent.unwrap_or(Path::new(".")))?;
         let mut place = Place { dir, name: name.to_owned(), named: false };
         let file = place.open().during("create", &path)?;
+        // What may not be read by all stays so.
+        if let Ok(there) = std::fs::metadata(&path) {
+            let mode = Mode::from_raw_mode(there.mode() & 0o777);
+            rustix::fs::fchmod(&file, mode).during("set permissions of", &path)?;
+        }
         Ok(Self { out: buffered(file), path, place: Some(place) })
     }
 

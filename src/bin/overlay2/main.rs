@@ -59,11 +59,24 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Status(status)) => ExitCode::from(status),
         Err(Failure::Told(_)) => ExitCode::FAILURE,
-        // Whoever read our output has enough of it.
-        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => left(&cli.command),
         Err(Failure::Io(error)) => complain(&error.to_string(), None, 1),
-        Err(Failure::Driver(error)) if error.raw_os_error() == Some(EPIPE) => ExitCode::SUCCESS,
+        Err(Failure::Driver(error)) if error.raw_os_error() == Some(EPIPE) => left(&cli.command),
         Err(Failure::Driver(error)) => told(&error),
+    }
+}
+
+/// Whoever read our output went away: of a list because it was enough, of an archive too early.
+fn left(command: &Command) -> ExitCode {
+    let is_archive = match command {
+        Command::Save(_) | Command::Export(_) => true,
+        Command::Diff(diff) => diff.write,
+        Command::Cp(cp) => cp.to == "-",
+        _ => false,
+    };
+    match is_archive {
+        true => complain("whoever reads the archive went away before its end", None, 1),
+        false => ExitCode::SUCCESS,
     }
 }
 

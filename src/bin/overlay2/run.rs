@@ -203,8 +203,13 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(id: &str) -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("overlay2-run-{id}"));
-        DirBuilder::new().mode(0o700).create(&path)?;
+        // Several may run in one container.
+        let name = format!("overlay2-run-{id}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let told = |error: io::Error| {
+            io::Error::new(error.kind(), format!("create directory {}: {error}", path.display()))
+        };
+        DirBuilder::new().mode(0o700).create(&path).map_err(told)?;
         Ok(Self(path))
     }
 }

@@ -51,7 +51,9 @@ pub(crate) struct Times {
     #[arg(long, value_enum, default_value_t = Exactness::Nanoseconds)]
     pub(crate) times: Exactness,
     /// Write later times in the tar as this one, in seconds since 1970; a new image has it too
-    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
+    // Years of four digits: what else there is can be written by nobody's RFC 3339.
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-62_135_596_800..=253_402_300_799))]
     pub(crate) source_date_epoch: Option<i64>,
 }
 
