@@ -13,8 +13,9 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::need::{self, Lack};
 use common::{Compression, Done, Layer, Store, TestImage};
@@ -159,6 +160,41 @@ fn a_command_runs_in_a_container_of_its_own(runtime: &str) {
     assert_eq!(store.contents(), before, "{runtime}: nothing is left of what failed");
 }
 
+/// What ends `overlay2 run` ends what runs in it, and two commands may run in one container.
+fn signals_reach_the_command(runtime: &str) {
+    let store = Store::new();
+    store.load(&image().write_oci(&store.scratch().join("image"), Compression::Raw));
+    store.ok(["create", "--name", "c", NAME]);
+    let before = store.contents();
+    let command = |verb: &str, what: &str, script: &str| {
+        let mut command = store.command();
+        command.env("TMPDIR", store.scratch()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args([verb, "--runtime", runtime, "--entrypoint=", what]);
+        command.args(["--", "/bin/sh", "-c", script]);
+        command
+    };
+    let wait =
+        "trap 'echo got; exit 9' TERM; echo ready; while :; do /bin/busybox sleep 0.05; done";
+    let mut child = command("run", NAME, wait).spawn().unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(9), &b"got\n"[..]), "{ended:?}");
+    assert_eq!(store.contents(), before, "{runtime}: nothing is left");
+
+    let read = "echo ready; read line; echo $line";
+    let mut first = command("exec", "c", read).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(first.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let second = Done::of(&mut command("exec", "c", "echo second"));
+    assert_eq!((second.status, second.stdout.as_str()), (0, "second\n"), "{second:?}");
+    first.stdin.take().unwrap().write_all(b"first\n").unwrap();
+    let first = first.wait_with_output().unwrap();
+    assert_eq!((first.status.code(), &first.stdout[..]), (Some(0), &b"first\n"[..]), "{first:?}");
+    store.ok(["rm", "c"]);
+}
+
 #[test]
 fn a_bundle_is_mounted_and_told_to_a_runtime() {
     require!(
@@ -207,4 +243,6 @@ runtime! {
     runc_runs_a_process: a_process_sees_the_image_and_its_writes_stay("runc");
     run_by_crun: a_command_runs_in_a_container_of_its_own("crun");
     run_by_runc: a_command_runs_in_a_container_of_its_own("runc");
+    signals_by_crun: signals_reach_the_command("crun");
+    signals_by_runc: signals_reach_the_command("runc");
 }

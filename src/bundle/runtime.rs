@@ -6,12 +6,13 @@ use std::process::{Command, ExitStatus};
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::interrupts::{Interrupts, restore_before_exec};
-use crate::sys::{private_mounts, userns};
+use crate::sys::{passing, private_mounts, userns};
 
 /// An OCI runtime that is installed: crun, runc, youki, or another of the same command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {
     program: PathBuf,
+    passes: bool,
 }
 
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
@@ -19,7 +20,16 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 impl Runtime {
     /// The runtime of this name or path.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), passes: false }
+    }
+
+    /// Passes on what this process gets while it waits: SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2. The
+    /// handlers are the whole process's, for one container at a time; without, such a signal ends
+    /// the process, and the container goes on.
+    #[must_use]
+    pub fn passing_signals(mut self) -> Self {
+        self.passes = true;
+        self
     }
 
     /// The first of crun, runc and youki that `PATH` leads to.
@@ -61,9 +71,10 @@ impl Runtime {
         command.arg("run").arg("--bundle").arg(bundle).arg(id);
         let (_ignoring, before) = Interrupts::ignore();
         restore_before_exec(&mut command, before);
+        let run = if self.passes { passing::run } else { Command::status };
         let ended = match mixed {
-            true => private_mounts::run_without(Path::new(CONTROL_GROUPS), command),
-            false => command.status(),
+            true => private_mounts::run_without(Path::new(CONTROL_GROUPS), &mut command, run),
+            false => run(&mut command),
         };
         ended.during("run", &self.program).map_err(|error| match error.kind() {
             ErrorKind::NotFound => error.hint("install it, or name another runtime"),

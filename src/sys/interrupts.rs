@@ -74,11 +74,11 @@ fn ignored() -> libc::sigaction {
 }
 
 #[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
-fn replace(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
+pub(super) fn replace(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
     let mut before = MaybeUninit::zeroed();
-    // SAFETY: both are whole `sigaction`s; `with` is "ignore" or what was in force before, so no
-    // handler is installed that the process did not have. Zeros are a valid value of `before`
-    // should the call fail, which it cannot for these two signals.
+    // SAFETY: both are whole `sigaction`s; `with` is "ignore", what was in force before, or a handler
+    // that makes one system call. Zeros are a valid value of `before` should the call fail, which it
+    // cannot for the signals that are asked for.
     unsafe {
         libc::sigaction(signal, with, before.as_mut_ptr());
         before.assume_init()

@@ -17,6 +17,8 @@ pub(crate) mod mount_namespaces;
 pub(crate) mod mountinfo;
 pub(crate) mod parallel;
 #[cfg(feature = "bundle")]
+pub(crate) mod passing;
+#[cfg(feature = "bundle")]
 pub(crate) mod private_mounts;
 pub(crate) mod probe;
 pub(crate) mod quota;

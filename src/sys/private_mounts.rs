@@ -19,12 +19,16 @@ pub(crate) fn control_groups_are_mixed() -> bool {
     is_second("/sys/fs/cgroup/unified") && !is_second("/sys/fs/cgroup")
 }
 
-/// Runs a command to its end, with an empty directory in the place of `hidden`.
-pub(crate) fn run_without(hidden: &Path, mut command: Command) -> io::Result<ExitStatus> {
+/// Runs a command to its end, as `run` does, with an empty directory in the place of `hidden`.
+pub(crate) fn run_without(
+    hidden: &Path,
+    command: &mut Command,
+    run: impl FnOnce(&mut Command) -> io::Result<ExitStatus> + Send,
+) -> io::Result<ExitStatus> {
     // A thread of its own: its mounts are its own then, and those of what it starts.
     let run = || {
         hide(hidden)?;
-        command.status()
+        run(command)
     };
     std::thread::scope(|scope| {
         let panicked = |_| Err(io::Error::other("the thread that waits for a command failed"));
@@ -57,7 +61,7 @@ mod tests {
         std::fs::create_dir(scratch.path().join("seen")).unwrap();
         let mut command = Command::new("test");
         command.arg("!").arg("-e").arg(scratch.path().join("seen"));
-        match run_without(scratch.path(), command) {
+        match run_without(scratch.path(), &mut command, Command::status) {
             Ok(status) => assert!(status.success()),
             // Only root may.
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),

@@ -110,9 +110,9 @@ fn chosen(wanted: &args::Runtime) -> Result<Runtime, Failure> {
     match &wanted.runtime {
         Some(program) => {
             which(program)?;
-            Ok(Runtime::new(program))
+            Ok(Runtime::new(program).passing_signals())
         }
-        None => Ok(Runtime::find()?),
+        None => Ok(Runtime::find()?.passing_signals()),
     }
 }
 
