@@ -120,6 +120,9 @@ fn e45_a_machine_that_stops_after_a_volatile_unmount_is_noticed() {
     store.ok(["mount", "--volatile", "c"]);
     store.ok(["unmount", "c"]);
     reboot(&store, "unsynced.json");
+    let listed = &store.json(["ps"])[0];
+    assert_eq!((&listed["lost"], &listed["torn"]), (&false.into(), &true.into()));
+    assert!(store.ok(["ps"]).contains("(torn)"));
     for refused in [&["mount", "c"][..], &["diff", "c"], &["commit", "c", "x:1"]] {
         let error = store.fails(refused);
         assert!(error.contains("torn"), "{refused:?}: {error}");

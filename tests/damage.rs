@@ -318,6 +318,22 @@ fn e83_a_layer_that_is_gone_is_there_again_when_it_is_loaded() {
 }
 
 #[test]
+fn e83_a_record_that_says_otherwise_than_the_chain_is_mended() {
+    sandbox!();
+    let (store, layer, _) = tiny();
+    let record = layer.join("layer.json");
+    let text = fs::read_to_string(&record).unwrap();
+    for what in ["\"opaque_root\"", "\"explicit_root\""] {
+        let other = text.replace(&format!("{what}:false"), &format!("{what}:true"));
+        assert_ne!(other, text, "{what}");
+        fs::write(&record, other).unwrap();
+        assert!(store.run(["check"]).stdout.contains("says otherwise than chain"), "{what}");
+        store.ok(["repair"]);
+        store.ok(["check"]);
+    }
+}
+
+#[test]
 fn e83_a_record_that_tells_of_another_layer_is_mended() {
     sandbox!();
     let (store, layer, source) = tiny();

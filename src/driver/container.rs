@@ -79,7 +79,8 @@ pub struct Container {
     pub mounted: Option<PathBuf>,
     /// It was mounted when the machine stopped: that mount is lost.
     pub lost: bool,
-    /// That mount was `volatile`, so that files may be torn: see [`Driver::recover`].
+    /// It, or one before that was not synced, was `volatile`, so that files may be torn: see
+    /// [`Driver::recover`].
     pub torn: bool,
 }
 
@@ -112,7 +113,7 @@ impl Driver {
         let root = self.root_of_chain(staged.record().chain.as_ref())?;
         give_root(&staged.upper()?, &root)?;
         let lock = staged.commit()?;
-        Ok(container(lock.record(), None))
+        Ok(self.shown(lock.record(), None))
     }
 
     /// All containers, those made last first.
@@ -149,7 +150,7 @@ impl Driver {
                 }
                 None => self.recorded_mounts(record)?.pop(),
             };
-            shown.push(container(record, mounted.as_ref()));
+            shown.push(self.shown(record, mounted.as_ref()));
         }
         Ok(shown)
     }
@@ -161,7 +162,27 @@ impl Driver {
     pub fn container(&self, text: &str) -> Result<Container> {
         let record = self.store.find_container(text)?;
         let mounted = self.mounts_of(&record)?;
-        Ok(container(&record, mounted.last()))
+        Ok(self.shown(&record, mounted.last()))
+    }
+
+    fn shown(&self, record: &ContainerRecord, mounted: Option<&MountEntry>) -> Container {
+        let boot = super::mount::boot_id();
+        let lost = record.mount.as_ref().filter(|state| mounted.is_none() && state.boot_id != boot);
+        // What a mount before left may be torn as well; where that cannot be read, mounting tells.
+        let unsynced = || self.store.unsynced(record).ok().flatten();
+        let is_torn = lost.is_some_and(|state| state.volatile)
+            || mounted.is_none() && unsynced().is_some_and(|state| state.boot_id != boot);
+        Container {
+            lost: lost.is_some(),
+            torn: is_torn,
+            id: record.id.to_string(),
+            name: record.name.clone(),
+            image: record.image_name.clone(),
+            image_id: record.image,
+            chain_id: record.chain,
+            created: record.created.timestamp().rfc3339(),
+            mounted: mounted.map(|entry| entry.target.clone()),
+        }
     }
 
     /// Removes a container with all that was changed in it.
@@ -282,20 +303,4 @@ pub(super) fn give_root(upper: &Dir, root: &Inode) -> Result<()> {
         inode_io::chmod(target, root.mode).during("set mode of", "UpperDir")?;
     }
     inode_io::set_times(target, root.mtime, root.mtime).during("set times of", "UpperDir")
-}
-
-fn container(record: &ContainerRecord, mounted: Option<&MountEntry>) -> Container {
-    let lost = record.mount.as_ref().filter(|_| mounted.is_none());
-    let lost = lost.filter(|state| state.boot_id != super::mount::boot_id());
-    Container {
-        lost: lost.is_some(),
-        torn: lost.is_some_and(|state| state.volatile),
-        id: record.id.to_string(),
-        name: record.name.clone(),
-        image: record.image_name.clone(),
-        image_id: record.image,
-        chain_id: record.chain,
-        created: record.created.timestamp().rfc3339(),
-        mounted: mounted.map(|entry| entry.target.clone()),
-    }
 }

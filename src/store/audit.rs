@@ -8,7 +8,7 @@ use super::layout::{
     CHAIN_FILE, CHAINS, CONTAINER_FILE, CONTAINER_NAMES, CONTAINERS, DIFF, IMAGE_FILE, IMAGE_NAMES,
     IMAGES, INTENT_PREFIX, LAYER_FILE, LAYERS, LayerKey, NAMES, Object, STAGING, UPPER, WORK,
 };
-use super::record::{ChainRecord, ContainerRecord, ImageRecord, LayerRecord};
+use super::record::{ChainRecord, ContainerRecord, ImageRecord, LayerRecord, StackEntry};
 use super::users::is_no_directory;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
@@ -253,6 +253,14 @@ impl Audit<'_> {
         }
         for layer in record.layers() {
             self.stands_on(object, Object::Layer(layer))?;
+        }
+        // What both tell of the topmost layer; its record is looked at by itself too.
+        if let Some(top) = record.top()
+            && let Ok(Some(layer)) = self.store.layer_record(&top.layer())
+            && StackEntry::new(&layer) != *top
+        {
+            let detail = format!("its record says otherwise than {object}");
+            self.on(Object::Layer(top.layer()), FindingKind::Record, detail);
         }
         Ok(())
     }

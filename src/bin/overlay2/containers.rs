@@ -78,7 +78,8 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
 /// What a list says of a container that is not mounted.
 fn unmounted(container: &Container) -> &'static str {
     match (container.torn, container.lost) {
-        (true, _) => "(lost, torn)",
+        (true, true) => "(lost, torn)",
+        (true, false) => "(torn)",
         (_, true) => "(lost)",
         _ => "-",
     }
