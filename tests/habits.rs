@@ -16,7 +16,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use common::need::{self, Lack};
 use common::store::Scratch;
@@ -360,24 +360,12 @@ fn of_an_archive_that_is_damaged_no_image_is_loaded() {
 }
 
 #[test]
-fn an_archive_that_nobody_reads_to_its_end_is_no_success() {
-    let store = Store::new();
-    let large = TestImage::new(APP).layer("ADD", Layer::new().file("f", 0o644, vec![7; 3 << 20]));
-    store.load(&large.write_oci(&store.scratch().join("large"), Compression::Raw));
-    store.ok(["create", "--name", "web", APP]);
-    for args in [&["save", APP][..], &["export", "web"], &["cp", "web:/f", "-"]] {
-        let mut child = store.command().args(args).stdout(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
-        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
-    }
-    let mut list = store.command().arg("images").stdout(Stdio::piped()).spawn().unwrap();
-    drop(list.stdout.take());
-    assert!(list.wait().unwrap().success());
-    // What only its owner may read stays so.
+fn a_saved_file_keeps_who_may_read_it() {
+    let store = store();
     let file = store.scratch().join("saved.tar");
     fs::write(&file, "before").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     store.ok(["save".as_ref(), APP.as_ref(), "-o".as_ref(), file.as_os_str()]);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(fs::metadata(&file).unwrap().len() > 3 << 20);
+    assert_ne!(fs::read(&file).unwrap(), b"before");
 }

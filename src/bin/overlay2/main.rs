@@ -66,18 +66,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever read our output went away: of a list because it was enough, of an archive too early.
+/// Whoever read our output went away: of a list because it was enough, of an archive too early, which is
+/// no success. Nothing is said, as by programs that die of SIGPIPE, whose status this is.
 fn left(command: &Command) -> ExitCode {
+    const BROKEN_PIPE: u8 = 141;
     let is_archive = match command {
         Command::Save(_) | Command::Export(_) => true,
         Command::Diff(diff) => diff.write,
         Command::Cp(cp) => cp.to == "-",
         _ => false,
     };
-    match is_archive {
-        true => complain("whoever reads the archive went away before its end", None, 1),
-        false => ExitCode::SUCCESS,
-    }
+    if is_archive { ExitCode::from(BROKEN_PIPE) } else { ExitCode::SUCCESS }
 }
 
 /// Says on standard error what the library says.
