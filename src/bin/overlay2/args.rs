@@ -26,7 +26,8 @@ Examples:
 
 Wherever an image, a container or a stack is named, the beginning of its ID is enough where no other
 begins so. The exit status is 0 where all was done, 1 where something was not, 2 for a command line
-that makes no sense. Colours are left out where NO_COLOR is set. `overlay2 man` is the manual.")]
+that makes no sense, 141 for an archive that nobody read to its end. Colours are left out where
+NO_COLOR is set. `overlay2 man` is the manual.")]
 pub(crate) struct Cli {
     /// The directory of the store
     /// [default: /var/lib/overlay2 for root, $XDG_DATA_HOME/overlay2 for others]
