@@ -13,6 +13,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -256,6 +257,15 @@ fn e83_what_lost_a_back_link_is_kept_and_known_again() {
         store.ok(["check"]);
         assert_eq!(fs::read_dir(&users).unwrap().count(), 1);
     }
+    // Links that are something else hinder nothing that can be mended.
+    let motd = layer.join("diff/etc/motd");
+    fs::rename(layer.join("users"), store.scratch().join("users")).unwrap();
+    fs::write(layer.join("users"), "").unwrap();
+    fs::set_permissions(&motd, fs::Permissions::from_mode(0o600)).unwrap();
+    store.run(["repair"]);
+    assert_eq!(fs::metadata(&motd).unwrap().permissions().mode() & 0o777, 0o644);
+    fs::remove_file(layer.join("users")).unwrap();
+    fs::rename(store.scratch().join("users"), layer.join("users")).unwrap();
     store.ok(["rm", &container]);
     store.ok(["rmi", TINY]);
     assert!(!layer.exists());

@@ -76,7 +76,8 @@ impl Driver {
     ///
     /// A layer is unpacked again into staging, its diff ID verified, and each file that differs is
     /// replaced in one step; what is right is not touched. Containers on other layers go on; a layer
-    /// on which a container is mounted is refused, since the kernel does not want it to change.
+    /// on which a container is mounted is refused, since the kernel does not want it to change. Where no
+    /// layers are named, back links that were lost are put back, as the records tell of them.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`], and what makes it impossible to look. A layer that cannot be

@@ -79,6 +79,7 @@ pub use crate::format::Ownership;
 pub use file::{File, OpenOptions};
 pub use handle::Node;
 pub use metadata::{DirEntry, EntryKind, Metadata};
+pub(crate) use path::MOST_LINKS;
 pub use read::{Walk, WalkEntry};
 pub use rename::RenameMode;
 pub use tree::SetTime;

@@ -12,7 +12,7 @@ use crate::format::lookup::{FoundFile, MergedDir};
 use crate::sys::dir::{SysResult, type_of};
 
 /// As many symlinks as the kernel follows in one path.
-const MOST_LINKS: u32 = 40;
+pub(crate) const MOST_LINKS: u32 = 40;
 
 /// Whether a symlink that a path ends in is resolved; one with a slash behind it always is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

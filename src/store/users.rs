@@ -96,14 +96,14 @@ impl Store {
                 if self.has_link(object, user)? {
                     continue;
                 }
-                // Who is being removed at this moment leaves a link that says nothing.
-                if let Some(held) = self.lease(object)?
-                    && self.exists(user)?
-                {
+                let Some(held) = self.lease(object)? else { continue };
+                // Where the links' directory is something else, a check tells of it. Who is being removed
+                // at this moment leaves a link that says nothing.
+                if held.users().is_ok() && self.exists(user)? {
+                    self.writable()?;
                     let users = self.link_user(&held, object, user)?;
-                    self.durability()
-                        .sync_names(&users)
-                        .during("sync", &self.shown_users(object))?;
+                    let synced = self.durability().sync_names(&users);
+                    synced.during("sync", &self.shown_users(object))?;
                 }
             }
         }

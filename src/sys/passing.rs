@@ -4,6 +4,9 @@ use std::io;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 use super::interrupts::replace;
 
 /// What people, and those who stop a service, send to end or to tell a program something. A
@@ -25,18 +28,18 @@ struct Passing([libc::sigaction; SIGNALS.len()]);
 /// Runs a command to its end, and passes on to it what this process gets meanwhile, unless it does so
 /// for another already.
 pub(crate) fn run(command: &mut Command) -> io::Result<ExitStatus> {
-    let passing = Passing::begin();
+    let Some(_passing) = Passing::begin() else { return command.status() };
     let mut child = command.spawn()?;
-    if passing.is_some() {
-        TO.store(i32::try_from(child.id()).unwrap_or_default(), Ordering::SeqCst);
-        let early = EARLY.swap(0, Ordering::SeqCst);
-        if early != 0 {
-            send(early);
-        }
+    TO.store(i32::try_from(child.id()).unwrap_or_default(), Ordering::SeqCst);
+    let early = EARLY.swap(0, Ordering::SeqCst);
+    if early != 0 {
+        send(early);
     }
-    let ended = child.wait();
-    drop(passing);
-    ended
+    // Its number is given to no other before it is taken, and nothing is sent to it any more by then.
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let _ = retry_on_intr(|| waitid(WaitId::Pid(Pid::from_child(&child)), ended));
+    TO.store(0, Ordering::SeqCst);
+    child.wait()
 }
 
 impl Passing {
@@ -44,6 +47,7 @@ impl Passing {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return None;
         }
+        EARLY.store(0, Ordering::SeqCst);
         Some(Self(SIGNALS.map(|signal| {
             let before = replace(signal, &passing());
             if before.sa_sigaction == libc::SIG_IGN {
@@ -60,7 +64,6 @@ impl Drop for Passing {
         for (signal, before) in SIGNALS.into_iter().zip(&self.0) {
             replace(signal, before);
         }
-        TO.store(0, Ordering::SeqCst);
         TAKEN.store(false, Ordering::SeqCst);
     }
 }
@@ -73,8 +76,7 @@ extern "C" fn pass(signal: libc::c_int) {
 fn send(signal: libc::c_int) {
     match TO.load(Ordering::SeqCst) {
         0 => EARLY.store(signal, Ordering::SeqCst),
-        // SAFETY: a number and a number. The process is not waited for yet, or its number was not given
-        // to another since: handlers are taken away right after.
+        // SAFETY: two numbers; the process is a child that was not waited for.
         to => drop(unsafe { libc::kill(to, signal) }),
     }
 }

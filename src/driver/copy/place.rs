@@ -11,7 +11,7 @@ use crate::changeset::Pieces;
 use crate::error::{Context, ErrorKind, Result};
 use crate::inode::{Device, FileKind, Inode};
 use crate::layer_path::LayerPath;
-use crate::merged::{EntryKind, OpenOptions, SetTime, Tree, XattrMode};
+use crate::merged::{EntryKind, MOST_LINKS, OpenOptions, SetTime, Tree, XattrMode};
 use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, copy, inode_io};
@@ -39,9 +39,6 @@ pub(super) trait Place {
     /// Sets owner, attributes, permissions and time; returns how many of them cannot be had.
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64>;
 }
-
-/// As many symlinks as the kernel follows in one path.
-const MOST_LINKS: usize = 40;
 
 /// What the target of the symlink `link` means.
 fn beside(link: &Path, target: &Path) -> PathBuf {

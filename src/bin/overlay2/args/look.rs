@@ -37,7 +37,8 @@ pub(crate) struct Diff {
 /// How a changeset is written.
 #[derive(Debug, Args)]
 pub(crate) struct Tar {
-    /// Leave out what was copied up, but equals what lies below (A..B always does, but for files with several names)
+    /// Leave out what was copied up, but equals what lies below (A..B always
+    /// does, but for files with several names)
     #[arg(long)]
     pub(crate) pruned: bool,
     #[command(flatten)]
