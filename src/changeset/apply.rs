@@ -12,12 +12,14 @@ use super::reader::TarReader;
 use super::split::SplitWriter;
 use super::tree::Tree;
 use super::unpack::Unpack;
+use super::writers;
 use crate::compression::Compression;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::format::{Assumptions, Ownership};
 use crate::namespace::Namespace;
 use crate::sys::Dir;
+use crate::sys::parallel::Workers;
 use crate::watch::{Phase, Progress, Watch};
 
 /// How a changeset is applied.
@@ -44,6 +46,11 @@ pub struct ApplyOptions<'a> {
     pub total_bytes: Option<u64>,
     /// Sees how far it is, and may stop it.
     pub watch: Watch<'a>,
+    /// On how many threads files are made, besides those that read, decompress and take digests.
+    /// 0: as many as there are processors.
+    pub threads: usize,
+    /// Those threads, where several changesets share them.
+    pub(crate) workers: Option<&'a Workers>,
 }
 
 impl ApplyOptions<'_> {
@@ -59,6 +66,8 @@ impl ApplyOptions<'_> {
             subject: "changeset",
             total_bytes: None,
             watch: Watch::new(),
+            threads: 0,
+            workers: None,
         }
     }
 }
@@ -110,8 +119,10 @@ pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<
     let mut compressed = Seen::new(input, &read);
     let (compression, whole) = Compression::sniff(&mut compressed).during("read", "changeset")?;
     let mut plain = compression.decoder(whole)?;
+    let own = writers::workers(options.threads);
+    let workers = options.workers.unwrap_or(&own);
     let (unpacked, diff_digest, changeset_bytes) =
-        read_ahead(&mut plain, |tar| unpack(tar, dir, options, &read))?;
+        read_ahead(&mut plain, |tar| unpack(tar, dir, options, (&read, workers)))?;
     drop(plain);
     // Whatever stands behind the compressed data is part of the blob.
     let (digest, read_bytes) = compressed.finish()?;
@@ -161,34 +172,17 @@ fn unpack(
     tar: &mut dyn BufRead,
     dir: &Dir,
     options: &ApplyOptions<'_>,
-    read: &AtomicU64,
+    (read, workers): (&AtomicU64, &Workers),
 ) -> Result<Unpacked> {
     let split = options.side.map(SplitWriter::new).transpose()?;
     let mut tar = TarReader::new(tar, options.limits.clone(), split.is_some());
-    let mut attach = Attach::new(options.namespace, options.ownership);
-    attach.entries = options.side.map(EntriesWriter::new).transpose()?;
-    let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split);
+    let entries = options.side.map(EntriesWriter::new).transpose()?;
+    let attach = Attach::new(options.namespace, options.ownership, entries);
+    let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split, workers);
     unpack.disinherit()?;
-    let mut entries = 0;
-    while let Some(entry) = tar.next()? {
-        entries += 1;
-        let name = entry.raw_path.clone();
-        unpack
-            .entry(entry, &mut tar)
-            .map_err(|error| error.within(format!("entry {:?}", name.shown())))?;
-        while tar.skip_some()? {
-            unpack.keep(&mut tar)?;
-        }
-        if entries % 64 == 0 {
-            unpack.keep(&mut tar)?;
-            report(options, read.load(Ordering::Relaxed), entries)?;
-        }
-    }
-    unpack.keep(&mut tar)?;
-    while tar.drain_some()? {
-        unpack.keep(&mut tar)?;
-        options.watch.check()?;
-    }
+    let made = make_all(&mut unpack, &mut tar, options, read);
+    unpack.settle();
+    let entries = unpack.unless_failed(made)?;
     let assumptions = unpack.finish()?;
     if let Some(split) = unpack.split.take() {
         split.finish()?;
@@ -201,6 +195,36 @@ fn unpack(
     let (content_bytes, inodes) = (unpack.content_bytes, unpack.inodes());
     let unkept = unpack.attach.into_unkept();
     Ok(Unpacked { entries, inodes, content_bytes, assumptions, opaque_root, explicit_root, unkept })
+}
+
+/// Makes what the entries say, up to the end of the stream; gives their number.
+fn make_all(
+    unpack: &mut Unpack<'_>,
+    tar: &mut TarReader<&mut dyn BufRead>,
+    options: &ApplyOptions<'_>,
+    read: &AtomicU64,
+) -> Result<u64> {
+    let mut entries = 0;
+    while let Some(entry) = tar.next()? {
+        entries += 1;
+        let name = entry.raw_path.clone();
+        let made = unpack.entry(entry, tar);
+        let made = made.map_err(|error| error.within(format!("entry {:?}", name.shown())));
+        unpack.unless_failed(made)?;
+        while tar.skip_some()? {
+            unpack.keep(tar)?;
+        }
+        if entries % 64 == 0 {
+            unpack.keep(tar)?;
+            report(options, read.load(Ordering::Relaxed), entries)?;
+        }
+    }
+    unpack.keep(tar)?;
+    while tar.drain_some()? {
+        unpack.keep(tar)?;
+        options.watch.check()?;
+    }
+    Ok(entries)
 }
 
 fn report(options: &ApplyOptions<'_>, bytes: u64, entries: u64) -> Result<()> {

@@ -21,14 +21,22 @@ const IDS_IN_ATTRIBUTES: &str = "its value makes no sense, or an id in it is not
                                  namespace: give the user more subordinate ids in /etc/subuid and \
                                  /etc/subgid, or run as root";
 
-/// What the process is, and what is done where it may not do what an entry asks for.
-#[derive(Debug)]
-pub(super) struct Attach {
+/// What the process is, and how it gives files what their entries say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
     namespace: Namespace,
     ownership: Ownership,
     uid: u32,
     gid: u32,
     umask: u32,
+    /// Somebody writes down what files are then.
+    listing: bool,
+}
+
+/// Gives files what their entries say, and keeps account of them.
+#[derive(Debug)]
+pub(super) struct Attach {
+    pub(super) manner: Manner,
     unkept: Vec<Unkept>,
     unkept_count: u64,
     /// The file is an empty one that only records what it should be.
@@ -77,27 +85,30 @@ impl<'a> Given<'a> {
 }
 
 impl Attach {
-    pub(super) fn new(namespace: Namespace, ownership: Ownership) -> Self {
-        Self {
+    /// `entries` is where it is written down what files are then, where anybody wants to know.
+    pub(super) fn new(
+        namespace: Namespace,
+        ownership: Ownership,
+        entries: Option<EntriesWriter>,
+    ) -> Self {
+        let manner = Manner {
             namespace,
             ownership,
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             umask: umask(),
-            unkept: Vec::new(),
-            unkept_count: 0,
-            recorded: false,
-            entries: None,
-        }
+            listing: entries.is_some(),
+        };
+        Self { manner, unkept: Vec::new(), unkept_count: 0, recorded: false, entries }
     }
 
     pub(super) fn ownership(&self) -> Ownership {
-        self.ownership
+        self.manner.ownership
     }
 
     /// The namespace of the marks.
     pub(super) fn namespace(&self) -> Namespace {
-        self.namespace
+        self.manner.namespace
     }
 
     /// What was refused: the first of them by name, and how many.
@@ -108,21 +119,12 @@ impl Attach {
     /// The next file that is given attributes is an empty one that records a device.
     pub(super) fn records(&mut self, path: &LayerPath) {
         self.recorded = true;
-        if self.ownership == Ownership::Exact {
-            self.note(path, "device");
+        if self.ownership() == Ownership::Exact {
+            self.note(path, "device".to_owned());
         }
     }
 
-    /// The mode to create a regular file with.
-    pub(super) fn creation_mode(&self, entry: &Entry) -> u32 {
-        // Attributes cannot be set by its owner on a file that is read-only, and an ACL changes the
-        // mode.
-        let plain = entry.inode.xattrs.is_empty() && entry.acl_access.is_none();
-        if plain && self.ownership == Ownership::Exact { entry.inode.mode & 0o777 } else { 0o600 }
-    }
-
-    /// Gives a file what its entry says. Owner before attributes, since a new owner clears
-    /// capabilities, and before the mode, of which it clears set-user-ID.
+    /// Gives a file what its entry says, and writes down what it is then.
     pub(super) fn put(
         &mut self,
         target: Target<'_>,
@@ -130,6 +132,54 @@ impl Attach {
         given: &Given<'_>,
     ) -> Result<()> {
         let empty = std::mem::take(&mut self.recorded);
+        let put = self.manner.put(target, path, given, empty)?;
+        self.account(path, put)
+    }
+
+    /// Writes down what became of a file.
+    pub(super) fn account(&mut self, path: &LayerPath, put: Put) -> Result<()> {
+        put.refused.into_iter().for_each(|what| self.note(path, what));
+        match (&mut self.entries, put.listed) {
+            (Some(entries), Some(listed)) => entries.inode(path, &listed),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&mut self, path: &LayerPath, what: String) {
+        self.unkept_count += 1;
+        if self.unkept.len() < LISTED {
+            self.unkept.push(Unkept { path: path.clone(), what });
+        }
+    }
+}
+
+/// What a file is when it was given what its entry says.
+#[derive(Debug)]
+pub(super) struct Put {
+    listed: Option<Listed>,
+    /// Names of attributes that the file system or the kernel would not take.
+    refused: Vec<String>,
+}
+
+impl Manner {
+    /// The mode to create a regular file with.
+    pub(super) fn creation_mode(self, entry: &Entry) -> u32 {
+        // Attributes cannot be set by its owner on a file that is read-only, and an ACL changes the
+        // mode.
+        let plain = entry.inode.xattrs.is_empty() && entry.acl_access.is_none();
+        if plain && self.ownership == Ownership::Exact { entry.inode.mode & 0o777 } else { 0o600 }
+    }
+
+    /// Gives a file what its entry says. Owner before attributes, since a new owner clears
+    /// capabilities, and before the mode, of which it clears set-user-ID. `empty` says that it only
+    /// records what it should be.
+    pub(super) fn put(
+        self,
+        target: Target<'_>,
+        path: &LayerPath,
+        given: &Given<'_>,
+        empty: bool,
+    ) -> Result<Put> {
         let recorded = empty || self.ownership == Ownership::Recorded;
         let is_symlink = matches!(given.inode.kind, FileKind::Symlink { .. });
         if self.ownership == Ownership::Exact {
@@ -140,7 +190,7 @@ impl Attach {
             let value = OverrideStat { mode, ..OverrideStat::of(given.inode) }.encode();
             xattr::set(target, override_stat::NAME, &value).during("record owner of", path)?;
         }
-        self.attributes(target, path, given, recorded)?;
+        let refused = self.attributes(target, path, given, recorded)?;
         let mode = self.permissions(given, mode);
         if !is_symlink {
             self.permit(target, path, given, mode)?;
@@ -148,18 +198,21 @@ impl Attach {
         let mtime = given.inode.mtime;
         inode_io::set_times(target, given.atime.unwrap_or(mtime), mtime)
             .during("set times of", path)?;
-        self.list(target, path, given, (empty, mode))
+        let listed = match self.listing {
+            true => Some(self.listed(target, path, given, (empty, mode))?),
+            false => None,
+        };
+        Ok(Put { listed, refused })
     }
 
-    /// Writes down what the file is now.
-    fn list(
-        &mut self,
+    /// What the file is now.
+    fn listed(
+        self,
         target: Target<'_>,
         path: &LayerPath,
         given: &Given<'_>,
         (empty, mode): (bool, u32),
-    ) -> Result<()> {
-        let Some(entries) = &mut self.entries else { return Ok(()) };
+    ) -> Result<Listed> {
         let inode = given.inode;
         let is_symlink = matches!(inode.kind, FileKind::Symlink { .. });
         let asked = self.ownership == Ownership::Recorded && !is_symlink
@@ -171,21 +224,18 @@ impl Attach {
             true => xattr::read_all(target).during("read attributes of", path)?,
             false => Default::default(),
         };
-        entries.inode(
-            path,
-            &Listed {
-                kind: if empty { FileKind::Regular { size: 0 } } else { inode.kind.clone() },
-                mode,
-                owner: (self.ownership == Ownership::Exact).then_some((inode.uid, inode.gid)),
-                mtime: inode.mtime,
-                xattrs,
-                checksum: given.checksum,
-            },
-        )
+        Ok(Listed {
+            kind: if empty { FileKind::Regular { size: 0 } } else { inode.kind.clone() },
+            mode,
+            owner: (self.ownership == Ownership::Exact).then_some((inode.uid, inode.gid)),
+            mtime: inode.mtime,
+            xattrs,
+            checksum: given.checksum,
+        })
     }
 
     /// The mode of the file on disk.
-    fn permissions(&self, given: &Given<'_>, mode: u32) -> u32 {
+    fn permissions(self, given: &Given<'_>, mode: u32) -> u32 {
         match self.ownership {
             Ownership::Exact => mode,
             Ownership::Recorded => {
@@ -194,7 +244,7 @@ impl Attach {
         }
     }
 
-    fn own(&self, target: Target<'_>, path: &LayerPath, inode: &Inode) -> Result<()> {
+    fn own(self, target: Target<'_>, path: &LayerPath, inode: &Inode) -> Result<()> {
         if inode.uid == self.uid && inode.gid == self.gid {
             return Ok(());
         }
@@ -211,20 +261,21 @@ impl Attach {
     }
 
     fn attributes(
-        &mut self,
+        self,
         target: Target<'_>,
         path: &LayerPath,
         given: &Given<'_>,
         recorded: bool,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
+        let mut refused = Vec::new();
         for (name, value) in &given.inode.xattrs {
             // What is recorded here is no business of the changeset's.
             if recorded && name == override_stat::NAME {
-                self.note(path, &name.shown());
+                refused.push(name.shown().into_owned());
                 continue;
             }
             let stored = self.namespace.escape(name);
-            self.attribute(target, path, &stored, value)?;
+            refused.extend(attribute(target, path, &stored, value)?);
         }
         for (name, text) in [acl::ACCESS, acl::DEFAULT].into_iter().zip(given.acls) {
             let Some(text) = text else { continue };
@@ -232,40 +283,16 @@ impl Attach {
                 continue;
             }
             match acl::encode(text) {
-                Some(value) => self.attribute(target, path, name, &value)?,
+                Some(value) => refused.extend(attribute(target, path, name, &value)?),
                 // Names of users are never looked up, so an ACL that has no ids cannot be kept.
-                None => self.note(path, &name.shown()),
+                None => refused.push(name.shown().into_owned()),
             }
         }
-        Ok(())
-    }
-
-    fn attribute(
-        &mut self,
-        target: Target<'_>,
-        path: &LayerPath,
-        name: &[u8],
-        value: &[u8],
-    ) -> Result<()> {
-        match xattr::set(target, name, value) {
-            Ok(()) => Ok(()),
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => {
-                self.note(path, &name.shown());
-                Ok(())
-            }
-            Err(error) => {
-                let doing = format!("set attribute {} of", name.shown());
-                let failed = Error::os(error, &doing, path);
-                Err(match error == Errno::INVAL && holds_ids(name) {
-                    true => failed.hint(IDS_IN_ATTRIBUTES),
-                    false => failed,
-                })
-            }
-        }
+        Ok(refused)
     }
 
     fn permit(
-        &self,
+        self,
         target: Target<'_>,
         path: &LayerPath,
         given: &Given<'_>,
@@ -276,11 +303,25 @@ impl Attach {
         }
         inode_io::chmod(target, mode).during("set mode of", path)
     }
+}
 
-    fn note(&mut self, path: &LayerPath, what: &str) {
-        self.unkept_count += 1;
-        if self.unkept.len() < LISTED {
-            self.unkept.push(Unkept { path: path.clone(), what: what.to_owned() });
+/// Sets an attribute; gives its name where the file system or the kernel does not take it.
+fn attribute(
+    target: Target<'_>,
+    path: &LayerPath,
+    name: &[u8],
+    value: &[u8],
+) -> Result<Option<String>> {
+    match xattr::set(target, name, value) {
+        Ok(()) => Ok(None),
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(Some(name.shown().into_owned())),
+        Err(error) => {
+            let doing = format!("set attribute {} of", name.shown());
+            let failed = Error::os(error, &doing, path);
+            Err(match error == Errno::INVAL && holds_ids(name) {
+                true => failed.hint(IDS_IN_ATTRIBUTES),
+                false => failed,
+            })
         }
     }
 }

@@ -15,6 +15,44 @@ const HOLE: usize = 16 << 10;
 /// The granularity of holes: the block size of nearly every file system.
 const GRAIN: usize = 4 << 10;
 
+/// The content of one file on its way to it: long zeros become holes.
+pub(super) struct Content<'a> {
+    file: &'a File,
+    path: &'a LayerPath,
+    sum: Checksum,
+    /// Where what was seen ends, and where what was written does.
+    end: u64,
+    end_of_data: u64,
+}
+
+impl<'a> Content<'a> {
+    pub(super) fn new(file: &'a File, path: &'a LayerPath) -> Self {
+        Self { file, path, sum: Checksum::default(), end: 0, end_of_data: 0 }
+    }
+
+    /// Writes what stands at `at`; what lies before it and was not written becomes a hole.
+    pub(super) fn write(&mut self, piece: &[u8], at: u64) -> Result<()> {
+        self.sum.zeros(at.saturating_sub(self.end));
+        self.sum.update(piece);
+        self.end = at + piece.len() as u64;
+        for (start, data) in data_runs(piece, at) {
+            copy::write_at(self.file, data, start).during("write", self.path)?;
+            self.end_of_data = start + data.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its size, and gives the checksum of the whole content.
+    pub(super) fn finish(mut self, size: u64) -> Result<u32> {
+        if self.end_of_data < size {
+            rustix::io::retry_on_intr(|| rustix::fs::ftruncate(self.file, size))
+                .during("write", self.path)?;
+        }
+        self.sum.zeros(size.saturating_sub(self.end));
+        Ok(self.sum.value())
+    }
+}
+
 /// Writes the payload into the file's runs; long zeros, and what lies between runs, become holes.
 /// Gives the checksum of the whole content.
 pub(super) fn write_content<R: BufRead>(
@@ -24,32 +62,34 @@ pub(super) fn write_content<R: BufRead>(
     tar: &mut TarReader<R>,
     path: &LayerPath,
 ) -> Result<u32> {
-    let mut end_of_data = 0;
-    let (mut sum, mut end) = (Checksum::default(), 0);
+    let mut content = Content::new(file, path);
     for &(offset, length) in runs {
-        sum.zeros(offset.saturating_sub(end));
-        end = offset + length;
         let mut at = offset;
-        while at < offset + length {
-            let left = offset + length - at;
-            let piece = tar.payload(left)?;
-            if piece.is_empty() {
-                return Err(invalid(format!("the payload of {} ends early", path.shown())));
-            }
-            let read = piece.len() as u64;
-            sum.update(piece);
-            for (start, data) in data_runs(piece, at) {
-                copy::write_at(file, data, start).during("write", path)?;
-                end_of_data = start + data.len() as u64;
-            }
-            at += read;
+        each_piece(tar, length, path, |piece| {
+            content.write(piece, at)?;
+            at += piece.len() as u64;
+            Ok(())
+        })?;
+    }
+    content.finish(size)
+}
+
+/// Takes so many bytes of a payload, piece by piece.
+pub(super) fn each_piece<R: BufRead>(
+    tar: &mut TarReader<R>,
+    mut left: u64,
+    path: &LayerPath,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    while left > 0 {
+        let piece = tar.payload(left)?;
+        if piece.is_empty() {
+            return Err(invalid(format!("the payload of {} ends early", path.shown())));
         }
+        left -= piece.len() as u64;
+        take(piece)?;
     }
-    if end_of_data < size {
-        rustix::io::retry_on_intr(|| rustix::fs::ftruncate(file, size)).during("write", path)?;
-    }
-    sum.zeros(size.saturating_sub(end));
-    Ok(sum.value())
+    Ok(())
 }
 
 /// The parts of `piece`, which begins at `offset` of its file, that are no long zeros.

@@ -80,6 +80,8 @@ impl Unpack<'_> {
             return Ok(false);
         }
         self.create(&dir, name, path, |dir| dir.make_link(name, &from, target_name))?;
+        // What is written down of the target stands before its other names.
+        self.settle();
         if let Some(entries) = &mut self.attach.entries {
             entries.link(path, target)?;
         }

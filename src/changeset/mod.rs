@@ -21,6 +21,7 @@ mod entries;
 mod entry;
 mod equal;
 mod export;
+mod files;
 mod finish;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -50,6 +51,7 @@ mod variant;
 mod verify;
 mod walk;
 mod write;
+mod writers;
 
 pub use crate::format::Ownership;
 pub use apply::{Applied, ApplyOptions, apply};
@@ -73,6 +75,8 @@ pub(crate) use verify::{Contents, Difference, VerifyOptions, verify};
 #[cfg(feature = "image")]
 pub(crate) use write::pack_diff;
 pub(crate) use write::write_diff;
+#[cfg(feature = "image")]
+pub(crate) use writers::workers;
 
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! [`OldTree`]: what lay below before, walked only where somebody asks.
 
 use crate::format::lookup::{Found, MergedDir, Stack};
-use crate::sys::dir::SysResult;
+use crate::sys::{self, dir::SysResult};
 
 /// How many directories one side of a walk holds open before it lets go of the outermost: a part of
 /// what the process may have, so that 64 descriptors are enough and more make it faster.
 pub(super) fn most_held() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(512, |limit| usize::try_from(limit / 8).unwrap_or(512).clamp(8, 512))
+    (sys::most_descriptors() / 8).clamp(8, 512)
 }
 
 /// A place in the tree of the lower layers that follows a walk over the upper one.

@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use std::io::BufRead;
 use std::rc::Rc;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::acl;
 use super::attributes::{Attach, Given};
-use super::content::write_content;
 use super::entry::{Body, Entry};
 use super::header::invalid;
 use super::limits;
 use super::reader::TarReader;
 use super::split::SplitWriter;
 use super::tree::{Attributes, Node, Tree};
+use super::writers::Writers;
 use super::{ApplyLimits, Ownership};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::whiteout::EntryName;
@@ -25,6 +25,7 @@ use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 use crate::sys::inode_io;
+use crate::sys::parallel::Workers;
 use crate::sys::remove::remove_tree;
 use crate::sys::xattr::{self, Target};
 
@@ -46,6 +47,9 @@ pub(super) struct Unpack<'a> {
     pub(super) tree: Tree,
     pub(super) attach: Attach,
     pub(super) split: Option<SplitWriter<'a>>,
+    pub(super) writers: Writers<'a>,
+    /// The first error of a file that another thread wrote.
+    pub(super) failed: Option<Error>,
     /// Hard links whose target was not there yet, by their own path.
     pub(super) links: BTreeMap<LayerPath, LayerPath>,
     /// Bytes of the files' contents, holes included.
@@ -62,10 +66,21 @@ impl<'a> Unpack<'a> {
         attach: Attach,
         limits: ApplyLimits,
         split: Option<SplitWriter<'a>>,
+        workers: &'a Workers,
     ) -> Self {
-        let tree = Tree::new(limits.marks);
-        let (links, handles) = (BTreeMap::new(), VecDeque::new());
-        Self { root, tree, attach, split, links, content_bytes: 0, files: 0, limits, handles }
+        Self {
+            root,
+            tree: Tree::new(limits.marks),
+            writers: Writers::new(workers, attach.manner),
+            failed: None,
+            attach,
+            split,
+            links: BTreeMap::new(),
+            content_bytes: 0,
+            files: 0,
+            limits,
+            handles: VecDeque::new(),
+        }
     }
 
     /// Takes from the layer directory what new files in it would inherit.
@@ -188,7 +203,7 @@ impl<'a> Unpack<'a> {
                 ));
             }
             FileKind::Regular { .. } => {
-                return self.make_file(&dir, name, &path, entry, tar);
+                return self.make_file(&dir, name, path, entry, tar);
             }
             FileKind::Symlink { target } => {
                 self.create(&dir, name, &path, |dir| dir.make_symlink(name, target))?;
@@ -262,41 +277,6 @@ impl<'a> Unpack<'a> {
         Ok(node)
     }
 
-    fn make_file<R: BufRead>(
-        &mut self,
-        dir: &Dir,
-        name: &[u8],
-        path: &LayerPath,
-        entry: Entry,
-        tar: &mut TarReader<R>,
-    ) -> Result<()> {
-        let created_mode = self.attach.creation_mode(&entry);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let open = |dir: &Dir| dir.open(name, flags, created_mode);
-        let file = self.create(dir, name, path, open)?;
-        self.keep(tar)?;
-        if let Some(split) = &mut self.split {
-            match &entry.body {
-                Body::Sparse(runs) => split.runs(path, runs)?,
-                _ if entry.payload > 0 => split.content(path, entry.payload)?,
-                _ => {}
-            }
-        }
-        let size = match entry.inode.kind {
-            FileKind::Regular { size } => size,
-            _ => 0,
-        };
-        self.content_bytes = self.content_bytes.saturating_add(size);
-        let whole = [(0, size)];
-        let runs = match &entry.body {
-            Body::Sparse(runs) => runs.as_slice(),
-            _ => whole.as_slice(),
-        };
-        let checksum = write_content(&file, runs, size, tar, path)?;
-        let given = Given { created_mode: Some(created_mode), checksum, ..Given::of(&entry) };
-        self.attach.put(Target::open(&file), path, &given)
-    }
-
     /// Makes the name, in place of one that is there already.
     pub(super) fn create<T>(
         &mut self,
@@ -308,7 +288,7 @@ impl<'a> Unpack<'a> {
         self.create_sys(dir, name, path, make)?.during("create", path)
     }
 
-    fn create_sys<T>(
+    pub(super) fn create_sys<T>(
         &mut self,
         dir: &Dir,
         name: &[u8],
@@ -332,6 +312,8 @@ impl<'a> Unpack<'a> {
                 self.links.keys().filter(|link| link.starts_with(path)).cloned().collect();
             below.iter().for_each(|link| drop(self.links.remove(link)));
         }
+        // What is written down of it stands before that it went.
+        self.settle();
         if let Some(entries) = &mut self.attach.entries {
             entries.replaced(path)?;
         }

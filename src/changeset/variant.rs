@@ -72,7 +72,7 @@ pub(crate) fn resolve(
     builder.copy()?;
     builder.links(&assumptions.links)?;
     let Builder { mut layer, mut places, namespace, .. } = builder;
-    places.finish(&mut layer, &mut Attach::new(namespace, options.ownership))
+    places.finish(&mut layer, &mut Attach::new(namespace, options.ownership, None))
 }
 
 /// A directory of the layer, and what is assumed of it and beneath it.

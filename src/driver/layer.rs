@@ -13,6 +13,7 @@ use crate::store::{
     FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, RecordTime, Reserved,
     Retention, StackEntry, Staging,
 };
+use crate::sys::parallel::Workers;
 use crate::watch::Watch;
 
 /// A changeset that was applied.
@@ -56,6 +57,8 @@ pub(super) struct Expected<'a> {
     /// Bytes to read, where that is known.
     pub(super) bytes: Option<u64>,
     pub(super) limits: Option<&'a ApplyLimits>,
+    /// Threads that make files, where several changesets share them.
+    pub(super) workers: Option<&'a Workers>,
 }
 
 /// A changeset that was unpacked into staging.
@@ -160,6 +163,7 @@ impl Driver {
         options.total_bytes = expected.bytes;
         options.side = Some(staging.side());
         options.watch = watch;
+        options.workers = expected.workers;
         if let Some(limits) = expected.limits {
             options.limits = limits.clone();
         }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use super::Driver;
 use super::layer::{Expected, Unpacked};
-use crate::changeset::ApplyLimits;
+use crate::changeset::{self, ApplyLimits};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
@@ -16,7 +16,8 @@ use crate::image::{
 use crate::store::{
     FinishedLayer, LayerKey, LeasedChain, LeasedLayer, NewImage, Reserved, Retention,
 };
-use crate::sys::parallel;
+use crate::sys::parallel::Workers;
+use crate::sys::{self, parallel};
 use crate::watch::{Phase, Progress, Watch};
 
 /// How images are loaded.
@@ -29,8 +30,29 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// Bounds on what each changeset may hold.
     pub limits: ApplyLimits,
-    /// How many layers are unpacked at once. 0: as many as there are processors.
+    /// How many layers are unpacked at once, and how many threads make files for all of them. 0: as
+    /// many as there are processors.
     pub threads: usize,
+    /// Bytes of memory for layers in hand, each of which takes up to 8 MiB: fewer are unpacked at once
+    /// where there is not enough, but always one. 0: 64 MiB. What the format asks for comes on top: the
+    /// window of zstd, usually 2 to 8 MiB and 128 MiB at most, and names of directories and marks.
+    pub memory: u64,
+}
+
+/// What one layer has in hand while it is unpacked, in bytes: buffers on their way from one thread to
+/// another, some 5 MiB, and what its decoder and its encoders hold.
+const LAYER_MEMORY: u64 = 8 << 20;
+
+/// Memory for layers where nobody says, in bytes.
+const USUAL_MEMORY: u64 = 64 << 20;
+
+impl LoadOptions {
+    /// How many of so many layers are unpacked at once.
+    fn at_once(&self, layers: usize) -> usize {
+        let memory = if self.memory == 0 { USUAL_MEMORY } else { self.memory };
+        let afforded = usize::try_from(memory / LAYER_MEMORY).unwrap_or(usize::MAX).max(1);
+        parallel::threads(self.threads).min(afforded).min(layers)
+    }
 }
 
 /// An image that was loaded.
@@ -93,7 +115,9 @@ impl Driver {
         options: &LoadOptions,
         watch: Watch<'_>,
     ) -> Result<Vec<LoadedImage>> {
-        let mut sink = Sink { driver: self, options, watch, unpacked: BTreeMap::new() };
+        let workers = changeset::workers(options.threads);
+        let mut sink =
+            Sink { driver: self, options, watch, workers: &workers, unpacked: BTreeMap::new() };
         let entries = image::read_stream(reader, &mut sink, &options.read)?;
         let wanted: BTreeSet<DiffId> =
             entries.iter().flat_map(|entry| &entry.layers).map(|layer| layer.diff_id).collect();
@@ -221,12 +245,13 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<Vec<FinishedLayer>> {
         blobs.sort_by_key(|blob| blob.size);
-        let threads = parallel::threads(options.threads).min(blobs.len());
+        let threads = options.at_once(blobs.len());
+        let workers = changeset::workers(options.threads);
         let pending = Mutex::new(blobs);
         let results = Mutex::new((Vec::new(), None));
         let work = || {
             while let Some(blob) = take(&pending) {
-                let result = self.unpack_blob(source, blob, options, watch);
+                let result = self.unpack_blob(source, blob, (options, &workers), watch);
                 let mut results = lock(&results);
                 match result {
                     Ok(unpacked) => results.0.push(unpacked.finished),
@@ -251,7 +276,7 @@ impl Driver {
         &self,
         source: &ImageSource,
         blob: &LayerBlob,
-        options: &LoadOptions,
+        (options, workers): (&LoadOptions, &Workers),
         watch: Watch<'_>,
     ) -> Result<Unpacked> {
         let subject = format!("layer {}", blob.diff_id);
@@ -261,6 +286,7 @@ impl Driver {
             subject: &subject,
             bytes: Some(blob.size),
             limits: Some(&options.limits),
+            workers: Some(workers),
         };
         let unpacked = self.unpack(source.open_layer(blob)?, expected, watch)?;
         report(&subject, Phase::Done, blob.size, unpacked.applied.entries, watch)?;
@@ -321,13 +347,14 @@ struct Sink<'a> {
     driver: &'a Driver,
     options: &'a LoadOptions,
     watch: Watch<'a>,
+    workers: &'a Workers,
     unpacked: BTreeMap<DiffId, FinishedLayer>,
 }
 
 impl LayerSink for Sink<'_> {
     fn layer(&mut self, name: &str, reader: &mut dyn Read) -> Result<LayerSeen> {
-        let limits = Some(&self.options.limits);
-        let expected = Expected { subject: name, limits, ..Expected::default() };
+        let (limits, workers) = (Some(&self.options.limits), Some(self.workers));
+        let expected = Expected { subject: name, limits, workers, ..Expected::default() };
         let Unpacked { finished, applied } = self.driver.unpack(reader, expected, self.watch)?;
         self.unpacked.entry(applied.diff_id).or_insert(finished);
         let (diff_id, digest, size) = (applied.diff_id, applied.digest, applied.read_bytes);
@@ -369,9 +396,7 @@ fn name_of(path: &Path) -> Option<String> {
 
 /// How many layers are in hand at once, each with a few descriptors.
 fn batch_size() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 16);
-    (limit.saturating_sub(32) / 8).clamp(4, 512)
+    (sys::most_descriptors().saturating_sub(32) / 8).clamp(4, 512)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -386,4 +411,22 @@ fn take<T>(pending: &Mutex<Vec<T>>) -> Option<T> {
 /// Tells an observer what became of a layer.
 fn report(subject: &str, phase: Phase, bytes: u64, entries: u64, watch: Watch<'_>) -> Result<()> {
     watch.report(&Progress { subject, phase, bytes, total_bytes: Some(bytes), entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_processors_bound_what_is_unpacked_at_once() {
+        let at_once = |threads, memory, layers| {
+            LoadOptions { threads, memory, ..LoadOptions::default() }.at_once(layers)
+        };
+        assert_eq!(at_once(100, 0, 50), 8);
+        assert_eq!(at_once(100, 1, 50), 1);
+        assert_eq!(at_once(100, 200 << 20, 50), 25);
+        assert_eq!(at_once(100, u64::MAX, 50), 50);
+        assert_eq!(at_once(3, u64::MAX, 50), 3);
+        assert!(at_once(0, 0, 50) >= 1);
+    }
 }

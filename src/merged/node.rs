@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use super::names::{Change, Known, MOST_KNOWN, Names};
 use crate::format::listing::MergedEntry;
 use crate::format::lookup::{MergedDir, Part};
-use crate::sys::dir::SysResult;
 use crate::sys::xattr::Target;
+use crate::sys::{self, dir::SysResult};
 
 /// One object of the merged tree.
 #[derive(Debug)]
@@ -401,14 +401,12 @@ struct Recent {
 
 impl Table {
     pub(super) fn new() -> Arc<Self> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Arc::new(Self {
             next_id: AtomicU64::new(1),
             known: AtomicUsize::new(0),
             recent: Mutex::default(),
             // A quarter of what the process may open; 256 of the usual 1,024.
-            most_kept: (limit / 4).clamp(64, 4096),
+            most_kept: (sys::most_descriptors() / 4).clamp(64, 4096),
         })
     }
 

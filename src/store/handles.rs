@@ -10,16 +10,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::Stat;
-use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Store;
 use super::layout::{LAYERS, LayerKey};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::sys::Dir;
+use crate::sys::{self, Dir};
 
 /// Of the descriptors that the process may have, one in so many is held at most: 128 of the usual 1,024.
-const SHARE: u64 = 8;
+const SHARE: usize = 8;
 
 /// How old the times of a directory are, in seconds, when any change since would have made them others.
 const SETTLED: i64 = 2;
@@ -74,8 +73,7 @@ impl Store {
         let layers = self.top(LAYERS).stat_self().during("look at", &self.at(&[LAYERS]))?;
         let state = settled(&layers, clock_gettime(ClockId::RealtimeCoarse).tv_sec);
         let held = self.0.handles.get(state, keys);
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE;
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let most = sys::most_descriptors() / SHARE;
         Ok(StackHandles { store: self, keys, state, held, opened: Vec::new(), most })
     }
 }

@@ -32,3 +32,9 @@ pub(crate) mod weigh;
 pub(crate) mod xattr;
 
 pub use dir::Dir;
+
+/// How many descriptors the process may have; `usize::MAX` where nothing bounds that.
+pub(crate) fn most_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}

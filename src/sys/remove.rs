@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::geteuid;
 
 use super::dir::{Dir, DirEntry, Kind, SysResult};
 
@@ -274,8 +274,7 @@ impl Removal<'_> {
 
 /// Each thread may hold as many directories open as lie above each other.
 fn most_threads() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let afforded = usize::try_from(descriptors / (4 * DEPTH as u64)).unwrap_or(MOST_THREADS);
+    let afforded = super::most_descriptors() / (4 * DEPTH);
     let processors = super::parallel::threads(0);
     processors.min(afforded).min(MOST_THREADS)
 }

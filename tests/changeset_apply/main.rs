@@ -24,5 +24,6 @@ mod model;
 mod names;
 mod run;
 mod tar;
+mod threads;
 mod tree;
 mod writers;

@@ -19,6 +19,7 @@ use crate::{Failure, each};
 pub(crate) fn load(driver: &Driver, out: &Output, load: &Load) -> Result<(), Failure> {
     let mut options = LoadOptions::default();
     options.threads = load.threads.count;
+    options.memory = load.memory.unwrap_or(0);
     options.name.clone_from(&load.name);
     if let Some(platform) = &load.platform {
         options.read = ReadOptions::default().platform(platform.parse::<Platform>()?);

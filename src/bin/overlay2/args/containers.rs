@@ -69,7 +69,7 @@ pub(crate) struct ShowQuota {
 }
 
 /// A number of bytes, or of 1024, 1024² or more of them, as docker has sizes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let letters = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
     let (digits, _) = text.split_at(text.len() - letters.len());
     let unit = letters.to_ascii_lowercase();

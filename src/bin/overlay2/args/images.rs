@@ -25,6 +25,9 @@ pub(crate) struct Load {
     pub(crate) platform: Option<String>,
     #[command(flatten)]
     pub(crate) threads: super::upkeep::Threads,
+    /// Memory for layers in hand, 8M each; zstd's window comes on top [default: 64M]
+    #[arg(long, value_name = "SIZE", value_parser = super::containers::bytes)]
+    pub(crate) memory: Option<u64>,
     /// Print the names alone, and no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,

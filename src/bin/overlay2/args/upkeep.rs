@@ -93,7 +93,8 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct Threads {
-    /// How many layers are worked on at once [default: as many as there are processors]
+    /// How many layers are worked on at once; of load, how many threads make files too [default: as
+    /// many as there are processors]
     #[arg(
         long = "threads",
         value_name = "N",
