@@ -54,6 +54,11 @@ impl IdMap {
         Ok(Self(ranges))
     }
 
+    /// Whether each id that there is, is itself.
+    pub fn is_identity(&self) -> bool {
+        self.0.iter().all(|range| range.inside == range.outside)
+    }
+
     /// The ranges, in the order they were given.
     pub fn ranges(&self) -> &[IdRange] {
         &self.0

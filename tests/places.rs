@@ -97,3 +97,29 @@ fn a_store_on_an_overlay_says_where_it_can_mount_and_works_without() {
     assert_eq!(done.status, 0, "{done:?}");
     assert!(done.stderr.contains("keep the store on ext4, XFS"), "{done:?}");
 }
+
+/// Whoever does not see `trusted.*` attributes is told that there are none, and would see what was
+/// deleted.
+#[test]
+fn a_store_whose_marks_are_not_seen_is_refused() {
+    require!(
+        need::is_root() && !need::in_user_namespace() && need::tool("setpriv").is_some(),
+        Lack::Root("only root has a store whose marks others do not see")
+    );
+    let store = Store::new();
+    let archive = store.scratch().join("tiny.tar");
+    TestImage::tiny(TINY).write_docker_archive(&archive);
+    store.load(&archive);
+    let without = |flags: &[&str], command: &[&str]| {
+        let mut other = Command::new("setpriv");
+        other.args(flags).arg(need::binary()).arg("--root").arg(store.root()).args(command);
+        Done::of(&mut other)
+    };
+    let flags = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    for command in [&["images"][..], &["ls", TINY], &["check"], &["export", TINY]] {
+        let done = without(&flags, command);
+        assert_eq!(done.status, 1, "{command:?}: {done:?}");
+        assert!(done.stderr.contains("trusted.overlay attributes"), "{command:?}: {done:?}");
+    }
+    assert_eq!(without(&[], &["images", "-q"]).status, 0);
+}

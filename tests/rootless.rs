@@ -310,3 +310,46 @@ fn what_is_recorded_outside_is_shown_inside() {
     assert_eq!(files(&inside), files(&outside));
     assert!(inside.iter().all(|line| line.contains("1001")), "{inside:?}");
 }
+
+/// What was unpacked in a user namespace is judged where its ids are what they were then: elsewhere
+/// every owner would look damaged, and a repair would do the damage.
+#[test]
+fn a_layer_is_checked_where_its_ids_are_what_they_were() {
+    let home = user_with_subordinate_ids!();
+    let outside = |script: &str| {
+        let script = format!("set -u; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
+        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
+    };
+    home.lines("o load -q -i image; o check");
+    let owners = "find store/layers/*/diff -printf '%P %U %G %m\\n' | sort";
+    let before = home.lines(owners);
+    for refused in ["o check", "o repair", "o repair --from image"] {
+        let done = outside(refused);
+        assert_eq!(done.status, 1, "{refused}: {}", done.stdout);
+        assert!(done.stderr.contains("overlay2 unshare overlay2 check"), "{}", done.stderr);
+    }
+    assert_eq!(home.lines(owners), before);
+    // A damaged one is made what it was from inside.
+    home.lines("chown 0:0 store/layers/*/diff/srv/app; o repair --from image; o check");
+    assert_eq!(home.lines(owners), before);
+}
+
+/// Owners that are recorded mean the same everywhere, and stay recorded.
+#[test]
+fn recorded_owners_are_checked_and_mended_in_a_user_namespace_too() {
+    let home = user_with_subordinate_ids!();
+    let attribute = "user.containers.override_stat";
+    let script = "set -eu; ./overlay2 --root store load -q -i image";
+    let loaded = Done::of(home.command(Path::new("sh")).args(["-c", script]));
+    assert_eq!(loaded.status, 0, "{}", loaded.stderr);
+    let record = format!("getfattr --only-values -n {attribute} store/layers/*/diff/srv/app");
+    home.lines(
+        "o check; truncate -s 0 store/layers/*/diff/srv/app; o repair --from image; o check",
+    );
+    if need::tool("getfattr").is_some() {
+        assert_eq!(home.lines(&record), ["1000:1001:0755:file"]);
+    }
+    let checked =
+        Done::of(home.command(Path::new("sh")).args(["-c", "./overlay2 --root store check"]));
+    assert_eq!(checked.status, 0, "{}{}", checked.stdout, checked.stderr);
+}

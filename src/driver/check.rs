@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::Driver;
 use crate::changeset::{self, Contents, VerifyOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::finding::FindingKind;
 use crate::layer_path::LayerPath;
-use crate::store::{Fault, LayerKey, LeasedLayer};
+use crate::store::{Fault, LayerKey, LeasedLayer, Owners};
 use crate::sys::parallel;
 use crate::watch::Watch;
 
@@ -77,12 +77,12 @@ impl Driver {
     ///
     /// It may be used meanwhile: readers and mounts do not notice, and a layer that is being looked
     /// at is removed when that is over, at the latest. Nothing is written, so that a store on a
-    /// read-only file system can be checked. To be called as whoever made the layers: owners and
-    /// attributes look different from inside a user namespace and outside.
+    /// read-only file system can be checked.
     ///
     /// # Errors
-    /// [`Cancelled`](crate::ErrorKind::Cancelled), and what makes it impossible to look; what is
-    /// wrong is in the result.
+    /// [`ErrorKind::Cancelled`]; [`ErrorKind::WrongState`] where a layer was unpacked in a user
+    /// namespace whose ids are others than those of this process, which then sees other owners; what
+    /// makes it impossible to look. What is wrong is in the result.
     pub fn check(&self, options: &CheckOptions, watch: Watch<'_>) -> Result<Findings> {
         let mut found = Findings::default();
         found.findings.extend(self.store.audit(&watch)?.into_iter().map(Finding::from));
@@ -149,16 +149,38 @@ impl Driver {
             // Of a variant no changeset is kept: that is kept with the directory it is made from.
             (CheckLevel::Full, LayerKey::Chain(_)) => Contents::Read,
         };
-        let total_bytes = match (contents, layer.record()) {
-            (Contents::Skip, _) | (_, Err(_)) => None,
-            (_, Ok(record)) => Some(record.changeset_size),
-        };
         let subject = format!("layer {key}");
+        let record = layer.record().ok();
+        if let Some(record) = &record {
+            refuse_foreign(&record.owners, &subject)?;
+        }
+        let total_bytes = record.map(|record| record.changeset_size);
+        let total_bytes = total_bytes.filter(|_| contents != Contents::Skip);
         let namespace = self.store.namespace();
         let options = VerifyOptions { namespace, contents, subject: &subject, total_bytes, watch };
         changeset::verify(&dir, layer.side(), &options)
             .map_err(|error| error.within(format_args!("check {subject}")))
     }
+}
+
+/// Fails where the owners of a layer's files are not seen as they were given: all of them would look
+/// damaged, and a repair would damage them.
+fn refuse_foreign(owners: &Owners, subject: &str) -> Result<()> {
+    if owners.are_seen_here()? {
+        return Ok(());
+    }
+    let (where_made, hint) = match owners {
+        Owners::Mapped { .. } => (
+            "in a user namespace, whose ids are others than here",
+            "call this from inside: overlay2 unshare overlay2 check",
+        ),
+        _ => (
+            "outside of this user namespace, whose ids are others",
+            "call this from outside: not beneath overlay2 unshare",
+        ),
+    };
+    let message = format!("check {subject}: it was unpacked {where_made}");
+    Err(Error::new(ErrorKind::WrongState, message).hint(hint))
 }
 
 /// Whether a directory was not opened because there is none of its name.

@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use super::Driver;
 use super::compose::Below;
-use crate::changeset::{self, Applied, ApplyLimits, ApplyOptions, Unkept, VariantOptions};
+use crate::changeset::{
+    self, Applied, ApplyLimits, ApplyOptions, Ownership, Unkept, VariantOptions,
+};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{
-    FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, RecordTime, Reserved,
+    FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, Owners, RecordTime, Reserved,
     Retention, StackEntry, Staging,
 };
 use crate::sys::parallel::Workers;
@@ -57,6 +59,8 @@ pub(super) struct Expected<'a> {
     /// Bytes to read, where that is known.
     pub(super) bytes: Option<u64>,
     pub(super) limits: Option<&'a ApplyLimits>,
+    /// How files are given to their owners, where that is another way than the driver's.
+    pub(super) ownership: Option<Ownership>,
     /// Threads that make files, where several changesets share them.
     pub(super) workers: Option<&'a Workers>,
 }
@@ -156,7 +160,7 @@ impl Driver {
     ) -> Result<Unpacked> {
         let staging = self.store.stage_layer()?;
         let mut options = ApplyOptions::new(self.store.namespace());
-        options.ownership = self.ownership;
+        options.ownership = expected.ownership.unwrap_or(self.ownership);
         options.expected_diff_id = expected.diff_id;
         options.expected_digest = expected.digest;
         options.subject = expected.subject;
@@ -169,7 +173,8 @@ impl Driver {
         }
         let applied = changeset::apply(changeset, staging.dir(), &options)
             .map_err(|error| error.within(format_args!("apply {}", expected.subject)))?;
-        let finished = finish(staging, LayerKey::Diff(applied.diff_id), &applied)?;
+        let owners = Owners::here(options.ownership)?;
+        let finished = finish(staging, LayerKey::Diff(applied.diff_id), &applied, owners)?;
         Ok(Unpacked { finished, applied })
     }
 
@@ -233,10 +238,21 @@ impl Driver {
             Reserved::Busy => return Err(Error::new(ErrorKind::InUse, format!("layer {key}"))),
         };
         let staging = self.build_variant(&base, &below, record, watch)?;
-        let finished = staging.finish(&variant_record(key, record))?;
+        let finished = staging.finish(&self.variant_record(key, record)?)?;
         let mut leased = self.store.commit_layers(vec![finished])?;
         drop(reservation);
         Ok(leased.pop())
+    }
+
+    /// The record of a variant of a layer.
+    pub(super) fn variant_record(
+        &self,
+        key: LayerKey,
+        record: &LayerRecord,
+    ) -> Result<LayerRecord> {
+        let (assumptions, created) = (Default::default(), RecordTime::now());
+        let owners = Owners::here(self.ownership)?;
+        Ok(LayerRecord { key, assumptions, owners, created, ..record.clone() })
     }
 
     /// Builds in staging the directory that a layer has to be on top of `below`.
@@ -262,13 +278,12 @@ fn no_chain(chain: impl std::fmt::Display) -> Error {
         .hint("overlay2 layer ls lists what is there")
 }
 
-/// The record of a variant of a layer.
-pub(super) fn variant_record(key: LayerKey, record: &LayerRecord) -> LayerRecord {
-    let (assumptions, created) = (Default::default(), RecordTime::now());
-    LayerRecord { key, assumptions, created, ..record.clone() }
-}
-
-pub(super) fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Result<FinishedLayer> {
+fn finish(
+    staging: Staging,
+    key: LayerKey,
+    applied: &Applied,
+    owners: Owners,
+) -> Result<FinishedLayer> {
     staging.finish(&LayerRecord {
         key,
         diff_id: applied.diff_id,
@@ -278,6 +293,7 @@ pub(super) fn finish(staging: Staging, key: LayerKey, applied: &Applied) -> Resu
         opaque_root: applied.opaque_root,
         explicit_root: applied.explicit_root,
         assumptions: applied.assumptions.clone(),
+        owners,
         created: RecordTime::now(),
     })
 }

@@ -287,6 +287,7 @@ impl Driver {
             bytes: Some(blob.size),
             limits: Some(&options.limits),
             workers: Some(workers),
+            ownership: None,
         };
         let unpacked = self.unpack(source.open_layer(blob)?, expected, watch)?;
         report(&subject, Phase::Done, blob.size, unpacked.applied.entries, watch)?;

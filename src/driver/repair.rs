@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::check::{CheckOptions, Finding, is_no_directory};
 use super::compose::Below;
-use super::layer::{Expected, Unpacked, variant_record};
+use super::layer::{Expected, Unpacked};
 use super::{Driver, Findings};
 use crate::changeset::{self, Content, Contents, Pair, VerifyOptions};
 use crate::compression::Compression;
@@ -166,8 +166,15 @@ impl Driver {
     ) -> Result<()> {
         self.refuse_mounted_layer(key)?;
         let subject = format!("layer {diff_id}");
-        let expected =
-            Expected { diff_id: Some(diff_id), subject: &subject, ..Expected::default() };
+        // As it was, where that is known: what is right is not to be touched.
+        let record = self.store.layer_record(key).ok().flatten();
+        let ownership = record.map(|record| record.owners.ownership());
+        let expected = Expected {
+            diff_id: Some(diff_id),
+            ownership,
+            subject: &subject,
+            ..Expected::default()
+        };
         let finished = match given.open(&diff_id)? {
             Some(Source::Finished(finished)) => finished,
             Some(Source::Reader(reader)) => self.unpack(reader, expected, watch)?.finished,
@@ -192,7 +199,7 @@ impl Driver {
         let staging = self.build_variant(&base.open()?, &below, &base_record, watch)?;
         let layer = self.store.claim_layer(key)?;
         self.replace(&layer, Pair { layer: staging.dir(), side: staging.side() }, watch)?;
-        layer.mend_record(&variant_record(*key, &base_record))
+        layer.mend_record(&self.variant_record(*key, &base_record)?)
     }
 
     /// Makes a layer, which is held alone, what the one in staging is.

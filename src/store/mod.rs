@@ -41,6 +41,7 @@ mod layout;
 mod mount_state;
 mod named;
 mod open;
+mod owners;
 mod quota;
 mod record;
 mod removal;
@@ -62,6 +63,7 @@ pub use image_name::RemovedImage;
 pub use layer::{FinishedLayer, LeasedLayer, Staging};
 pub use layout::{ContainerId, LayerKey};
 pub use open::{Access, StoreOptions};
+pub use owners::Owners;
 pub use quota::QuotaUse;
 pub use record::{
     ChainRecord, ContainerRecord, ImageRecord, LayerRecord, MountState, RecordTime, StackEntry,

@@ -18,7 +18,7 @@ use crate::sys::dir::SysResult;
 use crate::sys::durable::Durability;
 use crate::sys::durable::temporary_name;
 use crate::sys::xattr::Target;
-use crate::sys::{Dir, inode_io, random, xattr};
+use crate::sys::{Dir, inode_io, probe, random, xattr};
 
 /// What may be done to the directory that is opened.
 #[non_exhaustive]
@@ -93,7 +93,8 @@ impl Store {
     /// [`ErrorKind::NotFound`] where there is no store and none is to be made;
     /// [`ErrorKind::AlreadyExists`] where the directory holds something else;
     /// [`ErrorKind::Unsupported`] for a store of a newer format, and for file systems that cannot
-    /// hold one; [`ErrorKind::InvalidInput`] where its namespace is another one than asked for.
+    /// hold one; [`ErrorKind::InvalidInput`] where its namespace is another one than asked for;
+    /// [`ErrorKind::PermissionDenied`] where its marks are attributes that this process does not see.
     /// Nothing is written then.
     pub fn open(path: impl AsRef<Path>, options: &StoreOptions) -> Result<Self> {
         Self::open_or_make(path.as_ref(), options, None)
@@ -130,6 +131,14 @@ fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -
             return Err(Error::new(ErrorKind::NotFound, "this directory holds no store"));
         }
     };
+    if record.namespace == Namespace::Trusted && !probe::sees_trusted() {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "its layers are marked with trusted.overlay attributes, which this process does not see: \
+             what was deleted would show",
+        )
+        .hint("run it as root of the machine, with CAP_SYS_ADMIN, or use a store of its own"));
+    }
     if let Some(asked) = options.namespace.filter(|asked| *asked != record.namespace) {
         let (there, asked) = (record.namespace.prefix(), asked.prefix());
         return Err(Error::new(

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::layout::{ContainerId, LayerKey};
+use super::owners::Owners;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::format::Assumptions;
 use crate::namespace::Namespace;
@@ -80,6 +81,9 @@ pub struct LayerRecord {
     /// What it takes for granted of the layers below.
     #[serde(default, skip_serializing_if = "Assumptions::is_empty")]
     pub assumptions: Assumptions,
+    /// Whose ids the owners of its files are.
+    #[serde(default, skip_serializing_if = "Owners::is_exact")]
+    pub owners: Owners,
     /// When it was unpacked.
     pub created: RecordTime,
 }

@@ -120,8 +120,13 @@ impl KernelFeatures {
 /// The namespace of the marks that overlays of this process have: [`Namespace::Trusted`] for root
 /// of the boot's user namespace with CAP_SYS_ADMIN, which alone sees `trusted.*` attributes.
 pub(crate) fn default_namespace() -> Namespace {
-    let root = rustix::process::geteuid().is_root() && has(CapabilitySet::SYS_ADMIN);
-    if root && userns::in_initial_namespace() { Namespace::Trusted } else { Namespace::User }
+    let root = rustix::process::geteuid().is_root();
+    if root && sees_trusted() { Namespace::Trusted } else { Namespace::User }
+}
+
+/// Whether this process sees `trusted.*` attributes: others are told that there are none.
+pub(crate) fn sees_trusted() -> bool {
+    has(CapabilitySet::SYS_ADMIN) && userns::in_initial_namespace()
 }
 
 /// Whether files can be given to other owners: as user 0 with more than one id.

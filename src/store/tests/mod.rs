@@ -95,6 +95,7 @@ fn layer_record(text: &str) -> LayerRecord {
         opaque_root: false,
         explicit_root: false,
         assumptions: crate::Assumptions::default(),
+        owners: Owners::Exact,
         created: RecordTime::now(),
     }
 }
