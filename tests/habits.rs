@@ -369,3 +369,36 @@ fn a_saved_file_keeps_who_may_read_it() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_ne!(fs::read(&file).unwrap(), b"before");
 }
+
+/// A layer that stands in a stack twice is held twice, and goes all the same.
+#[test]
+fn of_an_image_that_cannot_be_stacked_no_layer_stays() {
+    let store = Store::new();
+    let a = || motd();
+    let other = || Layer::new().file("other", 0o644, "other");
+    let broken = || Layer::new().hard_link("x", "missing", 0o644);
+    let orders: [Vec<Layer>; 4] = [
+        vec![a(), broken(), a()],
+        vec![broken(), a(), a()],
+        vec![a(), other(), broken(), other()],
+        vec![Layer::new(), broken(), Layer::new()],
+    ];
+    for (number, layers) in orders.into_iter().enumerate() {
+        let image =
+            layers.into_iter().fold(TestImage::new("example.test/broken:1"), |image, layer| {
+                image.layer("RUN", layer)
+            });
+        let layout = store.scratch().join(format!("layout{number}"));
+        let archive = store.scratch().join(format!("archive{number}.tar"));
+        image.write_oci(&layout, Compression::Gzip);
+        image.write_docker_archive(&archive);
+        for source in [&layout, &archive] {
+            let error = store.fails(["load".as_ref(), "-i".as_ref(), source.as_os_str()]);
+            assert!(error.contains("missing"), "{error}");
+            let left = fs::read_dir(store.root().join("layers")).unwrap().count();
+            assert_eq!(left, 0, "{}", source.display());
+            let found = store.run(["check"]);
+            assert_eq!(found.status, 0, "{found:?}");
+        }
+    }
+}

@@ -128,26 +128,21 @@ impl Driver {
         for layer in leased {
             leases.insert(layer.record()?.diff_id, layer);
         }
-        let chain = |entry: &ImageEntry, leases: &mut Leases| {
-            let mut layers = Vec::with_capacity(entry.layers.len());
-            for blob in &entry.layers {
-                layers.push(self.lease(blob, leases)?);
-            }
-            self.optional_chain(None, layers, watch)
-        };
         let mut chains = Vec::with_capacity(entries.len());
         for entry in &entries {
-            chains.push(chain(entry, &mut leases)?);
+            let layers = entry.layers.iter().map(|blob| self.lease(blob, &leases));
+            chains.push(self.optional_chain(None, layers.collect::<Result<_>>()?, watch)?);
         }
         self.add_images(&entries, chains, fallback.as_deref())
     }
 
     /// A layer that was committed a moment ago, or was in the store before.
-    fn lease(&self, blob: &LayerBlob, leases: &mut Leases) -> Result<LeasedLayer> {
-        if let Some(layer) = leases.remove(&blob.diff_id) {
-            return Ok(layer);
+    fn lease(&self, blob: &LayerBlob, leases: &Leases) -> Result<LeasedLayer> {
+        // A diff may stand in a stack more than once, and in several images; it goes where none of
+        // them comes to be.
+        if let Some(layer) = leases.get(&blob.diff_id) {
+            return layer.again();
         }
-        // A diff may stand in a stack more than once, and in several images.
         self.store.find_layer(&LayerKey::Diff(blob.diff_id))?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -213,7 +208,7 @@ impl Driver {
             let layer = self.wait_for(source, blob, options, watch)?;
             leases.insert(blob.diff_id, layer);
         }
-        batch.iter().map(|blob| self.lease(blob, &mut leases)).collect()
+        batch.iter().map(|blob| self.lease(blob, &leases)).collect()
     }
 
     fn wait_for(

@@ -302,6 +302,18 @@ impl LeasedLayer {
         written.during("write", LAYER_FILE)
     }
 
+    /// The same layer, held once more; it goes where neither comes to be used.
+    ///
+    /// # Errors
+    /// As the operating system has them.
+    #[cfg(feature = "image")]
+    pub(crate) fn again(&self) -> Result<Self> {
+        let (store, key, intent) = (self.store.clone(), self.key, self.intent.clone());
+        let object = Object::Layer(key);
+        let held = store.lease(object)?.ok_or_else(|| store.no_such(object))?;
+        Ok(Self { store, key, held, intent })
+    }
+
     pub(super) fn held(&self) -> &Held {
         &self.held
     }

@@ -20,6 +20,16 @@ use crate::sys::{Dir, random};
 /// The most users that a message names.
 const NAMED: usize = 5;
 
+/// What became of an object that nothing may use any more.
+enum Fate {
+    /// It is gone; it stood on these.
+    Gone(Vec<Object>),
+    /// Something uses it, or it is not there.
+    Stays,
+    /// Somebody holds it: he will use it, or not.
+    Held,
+}
+
 impl Store {
     /// Removes a chain, and its layer directory where no other chain stands on it. What lies below
     /// stays where it is pinned or used, and goes too where it is not.
@@ -106,28 +116,33 @@ impl Store {
             }
             objects.retain(|object| matches!(object, Object::Chain(_)));
         }
-        self.cascade(objects.into_iter().map(|object| (object, Some(user))).collect())
+        self.cascade(objects.into_iter().map(|object| (object, Some(user))).collect()).map(drop)
     }
 
-    /// Removes those of `objects` that nothing uses, and what only they used.
-    pub(super) fn drop_unused(&self, objects: &[Object]) -> Result<()> {
+    /// Removes those of `objects` that nothing uses, and what only they used; `false` where somebody
+    /// holds one of them, and may let go of it without a use.
+    pub(super) fn drop_unused(&self, objects: &[Object]) -> Result<bool> {
         self.cascade(objects.iter().map(|object| (*object, None)).collect())
     }
 
     /// Chains first, their layers after them, each durable before the next kind: what is used never
-    /// goes before its user.
-    fn cascade(&self, mut pending: Vec<(Object, Option<Object>)>) -> Result<()> {
+    /// goes before its user. `false` where somebody holds one of them.
+    fn cascade(&self, mut pending: Vec<(Object, Option<Object>)>) -> Result<bool> {
         let mut layers = BTreeSet::new();
         let deadline = patience();
-        let mut gone = false;
+        let (mut gone, mut held) = (false, false);
         while let Some((object, user)) = pending.pop() {
             if let Object::Layer(_) = object {
                 layers.insert((object, user));
                 continue;
             }
-            if let Some(below) = self.drop_one(object, user, deadline)? {
-                gone = true;
-                pending.extend(below.into_iter().map(|below| (below, Some(object))));
+            match self.drop_one(object, user, deadline)? {
+                Fate::Gone(below) => {
+                    gone = true;
+                    pending.extend(below.into_iter().map(|below| (below, Some(object))));
+                }
+                Fate::Held => held = true,
+                Fate::Stays => {}
             }
         }
         if gone {
@@ -135,25 +150,25 @@ impl Store {
         }
         gone = false;
         for (layer, user) in layers {
-            gone |= self.drop_one(layer, user, deadline)?.is_some();
+            match self.drop_one(layer, user, deadline)? {
+                Fate::Gone(_) => gone = true,
+                Fate::Held => held = true,
+                Fate::Stays => {}
+            }
         }
         if gone {
             self.durability().sync_names(self.top(LAYERS)).during("sync", &self.at(&[LAYERS]))?;
         }
-        Ok(())
+        Ok(!held)
     }
 
     /// Removes `object` where nothing uses it, and gives back what it stood on. Where it stays, the
     /// link of `user`, which is gone, is taken from it.
-    fn drop_one(
-        &self,
-        object: Object,
-        user: Option<Object>,
-        deadline: Instant,
-    ) -> Result<Option<Vec<Object>>> {
-        // Who holds it now will make use of it, or take it back itself.
-        let Attempt::Held(held) = self.claim(object, deadline)? else {
-            return Ok(None);
+    fn drop_one(&self, object: Object, user: Option<Object>, deadline: Instant) -> Result<Fate> {
+        let held = match self.claim(object, deadline)? {
+            Attempt::Held(held) => held,
+            Attempt::Busy => return Ok(Fate::Held),
+            Attempt::Gone => return Ok(Fate::Stays),
         };
         if let Some(user) = user
             && self.live_name(object, user)?.is_none()
@@ -171,11 +186,11 @@ impl Store {
         let stays = matches!(object, Object::Image(_) | Object::Container(_))
             || pinned().during("look at", &self.shown_users(object))?.is_some();
         if stays || !self.live_users(object, &held, 1)?.is_empty() {
-            return Ok(None);
+            return Ok(Fate::Stays);
         }
         let below = self.uses_of(object, held.dir())?;
         self.discard(object)?;
-        Ok(Some(below))
+        Ok(Fate::Gone(below))
     }
 
     /// Those who use an object that is held alone, at most `most` of them, as a person knows them.

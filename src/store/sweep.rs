@@ -138,8 +138,11 @@ impl Store {
             let bytes = super::record::read_bytes(staging, &entry.name).unwrap_or_default();
             let lines = String::from_utf8_lossy(&bytes).into_owned();
             let objects: Vec<_> = lines.lines().filter_map(Object::from_tag).collect();
-            self.drop_unused(&objects)?;
+            let all = self.drop_unused(&objects)?;
             lines.lines().try_for_each(|line| self.finish_names(line))?;
+            if !all {
+                return Ok(());
+            }
         }
         staging.remove_file(&entry.name).during("remove", &self.at(&[STAGING, &name]))
     }
