@@ -12,13 +12,22 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use common::need::{self, Lack};
 use common::store::Done;
-use common::{Store, TestImage};
+use common::{Layer, Store, TestImage};
 
 const TINY: &str = "example.test/tiny:latest";
+
+/// Makes a file system of so many bytes in a file, and mounts it.
+fn mount_new(image: &Path, bytes: u64, make: &[&str], at: &Path) {
+    fs::File::create(image).unwrap().set_len(bytes).unwrap();
+    need::run(Command::new(make[0]).args(&make[1..]).arg(image));
+    fs::create_dir(at).unwrap();
+    need::run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at));
+}
 
 /// Ext4 with small inodes holds times from 1901 to 2038, and whole seconds of them.
 #[test]
@@ -31,10 +40,8 @@ fn e28_what_a_file_system_makes_of_times_is_no_damage() {
     let bed = Store::new();
     let [image, disk, tree, tar] =
         ["disk.img", "disk", "tree", "tree.tar"].map(|name| bed.scratch().join(name));
-    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    need::run(Command::new("mkfs.ext4").args(["-q", "-F", "-I", "128"]).arg(&image));
-    fs::create_dir(&disk).unwrap();
-    need::run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
+    let make = ["mkfs.ext4", "-q", "-F", "-I", "128"];
+    mount_new(&image, 64 << 20, &make, &disk);
     fs::create_dir(&tree).unwrap();
     for (name, time) in [
         ("f", "2001-02-03 04:05:06.5"),
@@ -122,4 +129,49 @@ fn a_store_whose_marks_are_not_seen_is_refused() {
         assert!(done.stderr.contains("trusted.overlay attributes"), "{command:?}: {done:?}");
     }
     assert_eq!(without(&[], &["images", "-q"]).status, 0);
+}
+
+/// The trash of XFS has its names in its inode, up to three of them; one more takes a block.
+#[test]
+fn a_full_disk_is_emptied_by_removing() {
+    require!(
+        need::is_root() && !need::in_user_namespace(),
+        Lack::Root("only root mounts other file systems")
+    );
+    require_tool!("mkfs.xfs");
+    let bed = Store::new();
+    let [image, disk, archive] =
+        ["disk.img", "disk", "image.tar"].map(|name| bed.scratch().join(name));
+    mount_new(&image, 320 << 20, &["mkfs.xfs", "-q", "-f"], &disk);
+    let layers = (0..10).map(|n| Layer::new().file("f", 0o644, format!("{n}")));
+    let of_many = layers.fold(TestImage::new(TINY), |image, layer| image.layer("RUN", layer));
+    of_many.write_docker_archive(&archive);
+    let store = Store::at(disk.join("store"));
+    store.load(&archive);
+    let before = fs::read_dir(store.root().join("layers")).unwrap().count();
+    for name in ["a", "b"] {
+        store.ok(["create", "--name", name, TINY]);
+    }
+    // All of it, down to the last block.
+    let (mut bytes, mut number) = (128 << 20, 0);
+    while bytes >= 4096 {
+        let file = fs::File::create(disk.join(format!("fill{number}")));
+        number += 1;
+        let flags = rustix::fs::FallocateFlags::empty();
+        match file.map(|file| rustix::fs::fallocate(file, flags, 0, bytes)) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => bytes /= 2,
+            Err(_) => break,
+        }
+    }
+    store.ok(["rm", "a", "b"]);
+    store.ok(["rmi", TINY]);
+    store.ok(["gc"]);
+    let left = fs::read_dir(store.root().join("layers")).unwrap().count();
+    assert_eq!((before, left), (10, 0));
+    // What was held back is held back again.
+    fs::remove_file(disk.join("fill0")).unwrap();
+    store.ok(["gc"]);
+    assert_eq!(fs::metadata(store.root().join("ballast")).unwrap().len(), 1 << 20);
+    store.ok(["check"]);
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/                        0700
 //!   overlay2.json              format version, namespace, id; written last when a store is made
+//!   ballast                    room for removing where the disk is full
 //!   layers/KEY/                KEY: diff ID in hex, or chain-HEX for a variant
 //!     layer.json               LayerRecord
 //!     diff/                    the directory that is mounted
@@ -40,6 +41,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const VERSION: u32 = 1;
 
 pub(super) const STORE_FILE: &str = "overlay2.json";
+pub(super) const BALLAST_FILE: &str = "ballast";
 pub(super) const LAYERS: &str = "layers";
 pub(super) const CHAINS: &str = "chains";
 pub(super) const IMAGES: &str = "images";

@@ -25,6 +25,7 @@
 //! returns. With either durability, a process that dies leaves each object absent or whole.
 
 mod audit;
+mod ballast;
 mod broken;
 mod chain;
 mod container;

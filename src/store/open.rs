@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::ballast;
 use super::handles::Handles;
 use super::hold::wait_exclusive;
 use super::layout::{STORE_FILE, TOP, VERSION};
@@ -253,6 +254,7 @@ fn make(
     let parent: PathBuf = path.join("..");
     let parent = Dir::open_ambient(&parent)?;
     durability.sync_names(&parent).during("sync the parent of", path)?;
+    ballast::hold(root);
     Ok(record)
 }
 

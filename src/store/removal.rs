@@ -96,7 +96,8 @@ impl Store {
         let random = random::hex::<8>().during("read", "random bytes")?;
         let (name, trash) = (object.name(), format!("{}.{random}", object.tag()));
         let (from, to) = (self.top(object.place()), self.top(TRASH));
-        from.rename(name.as_bytes(), to, trash.as_bytes(), RenameFlags::NOREPLACE)
+        let (name_bytes, trash_bytes) = (name.as_bytes(), trash.as_bytes());
+        self.with_ballast(|| from.rename(name_bytes, to, trash_bytes, RenameFlags::NOREPLACE))
             .during("move to the trash", &self.at(&[object.place(), &name]))?;
         Ok(trash)
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::Store;
 use super::hold::{Attempt, Held};
 use super::layout::{
     CONTAINER_FILE, IMAGE_NAMES, INTENT_PREFIX, Object, RESERVED_SUFFIX, STAGING, TRASH,
 };
 use super::record::ContainerRecord;
+use super::{Store, ballast};
 use crate::error::{Context, Result};
 use crate::sys::dir::{DirEntry, Kind, SysResult};
 use crate::sys::lock::{Lock, Mode};
@@ -64,6 +64,7 @@ impl Store {
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
         let go_on = || watch.check().is_ok();
         let deleted = self.empty_trash_at(Pace { go_on: &go_on, ..Pace::WHOLE })?;
+        ballast::hold(&self.0.root);
         watch.check().map(|()| deleted)
     }
 
