@@ -251,9 +251,13 @@ impl Drop for Intent {
     fn drop(&mut self) {
         let unused = self.unused.get_mut().unwrap_or_else(PoisonError::into_inner);
         let unused: Vec<_> = std::mem::take(unused).into_iter().collect();
-        // Where somebody holds one, and does not come to use it either, the next opening looks again.
+        // Where somebody holds one, and does not come to use it either, he looks again, or the next
+        // opening does.
         if self.store.drop_unused(&unused).is_ok_and(|all| all) {
             let _ = self.store.top(STAGING).remove_file(self.name.as_bytes());
+        }
+        if !unused.is_empty() {
+            self.store.sweep_intents();
         }
     }
 }

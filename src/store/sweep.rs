@@ -129,6 +129,13 @@ impl Store {
         }
     }
 
+    /// Looks again at what makers left who found that somebody else held it.
+    pub(super) fn sweep_intents(&self) {
+        let mut entries = self.top(STAGING).entries().unwrap_or_default();
+        entries.retain(|entry| entry.name.starts_with(INTENT_PREFIX.as_bytes()));
+        entries.iter().for_each(|entry| drop(self.sweep_file(entry)));
+    }
+
     /// A reservation or an intent whose owner died.
     fn sweep_file(&self, entry: &DirEntry) -> Result<()> {
         let (staging, name) = (self.top(STAGING), String::from_utf8_lossy(&entry.name));
