@@ -91,6 +91,8 @@ fn e45_a_torn_upper_is_refused_until_it_is_accepted_or_discarded() {
     unmount_behind_its_back(&merged);
     reboot(&store, "mount.json");
     store.ok(["recover", "--discard", "c"]);
+    let again = store.run(["recover", "--discard", "c"]);
+    assert!(again.status == 0 && again.stderr.contains("was not torn"), "{again:?}");
     assert!(!store.mount("c").join("new").exists());
     assert_eq!(fs::read(merged.join("etc/motd")).unwrap(), b"hello\n");
     store.ok(["unmount", "c"]);

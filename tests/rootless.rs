@@ -353,3 +353,52 @@ fn recorded_owners_are_checked_and_mended_in_a_user_namespace_too() {
         Done::of(home.command(Path::new("sh")).args(["-c", "./overlay2 --root store check"]));
     assert_eq!(checked.status, 0, "{}{}", checked.stdout, checked.stderr);
 }
+
+/// Outside a user namespace files of other ids cannot be removed: what can be done is done, and told
+/// apart from what cannot.
+#[test]
+fn what_belongs_to_other_ids_is_removed_and_its_room_comes_back_inside() {
+    let home = user_with_subordinate_ids!();
+    home.lines(
+        "o load -q -i image
+         for name in foreign private other; do o create --name $name rootless.test/app; done
+         mkdir t; chown 33:33 t; chmod 700 t; o cp -a t foreign:/t; o cp -a t private:/t; rm -r t",
+    );
+    let outside = |script: &str| {
+        let script = format!("set -u; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
+        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
+    };
+    let refused = outside("o diff --tar private | cat >/dev/null; o export private >/dev/null");
+    assert!(refused.stderr.contains("overlay2 unshare"), "{}", refused.stderr);
+    let done = outside("o rm foreign; o rm other; o ps -q");
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(lines.len() == 3 && lines[..2] == ["foreign", "other"], "{lines:?}");
+    assert!(done.stderr.contains("still takes room"), "{}", done.stderr);
+    let collected = outside("o gc");
+    assert_eq!(collected.status, 1);
+    assert!(collected.stderr.contains("overlay2 unshare overlay2 gc"), "{}", collected.stderr);
+    home.lines("o gc");
+    assert_eq!(outside("o gc").status, 0);
+    assert_eq!(fs::read_dir(home.path("store/trash")).unwrap().count(), 0);
+}
+
+/// A container that root made in a user's store is his; all else is checked.
+#[test]
+fn what_cannot_be_looked_at_hides_nothing_else_from_a_check() {
+    require!(
+        need::is_root() && !need::in_user_namespace(),
+        Lack::Root("only root gives files away")
+    );
+    let home = user_with_subordinate_ids!();
+    let script = "./overlay2 --root store load -q -i image";
+    assert_eq!(Done::of(home.command(Path::new("sh")).args(["-c", script])).status, 0);
+    let mut root = Command::new(home.path("overlay2"));
+    root.arg("--root").arg(home.path("store")).args(["create", "--name", "c", "rootless.test/app"]);
+    assert_eq!(Done::of(&mut root).status, 0);
+    let checked = Done::of(
+        home.command(&home.path("overlay2")).args(["--root", "store", "check", "--format", "json"]),
+    );
+    assert_eq!(checked.status, 1, "{}", checked.stderr);
+    assert!(checked.stdout.contains("\"layers\": 2"), "{}", checked.stdout);
+}

@@ -189,6 +189,17 @@ fn signals_reach_the_command(runtime: &str) {
     std::io::Read::read_exact(first.stdout.as_mut().unwrap(), &mut ready).unwrap();
     let second = Done::of(&mut command("exec", "c", "echo second"));
     assert_eq!((second.status, second.stdout.as_str()), (0, "second\n"), "{second:?}");
+    // What one left that was killed goes with the next; that of a living one stays.
+    let places = || {
+        let names = std::fs::read_dir(store.scratch()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("overlay2-run-")).collect::<Vec<_>>()
+    };
+    let living = places();
+    assert_eq!(living.len(), 1);
+    std::fs::create_dir(store.scratch().join("overlay2-run-dead-1")).unwrap();
+    assert_eq!(Done::of(&mut command("exec", "c", "true")).status, 0);
+    assert_eq!(places(), living);
     first.stdin.take().unwrap().write_all(b"first\n").unwrap();
     let first = first.wait_with_output().unwrap();
     assert_eq!((first.status.code(), &first.stdout[..]), (Some(0), &b"first\n"[..]), "{first:?}");

@@ -228,12 +228,13 @@ impl Driver {
         forget_mount(&mut lock)
     }
 
-    /// Makes a container usable again that was mounted `volatile` when the machine stopped. It is no
-    /// error where nothing is torn: what is not synced is synced then.
+    /// Makes a container usable again that was mounted `volatile` when the machine stopped; tells
+    /// whether it was torn. It is no error where it was not: what is not synced is synced then, and
+    /// nothing is discarded.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where it is mounted.
-    pub fn recover(&self, container: &str, torn: TornUpper) -> Result<()> {
+    pub fn recover(&self, container: &str, torn: TornUpper) -> Result<bool> {
         let mut lock = self.lock(container)?;
         self.refuse_mounted(&mut lock)?;
         let is_torn = self.refuse_torn(lock.record(), &lock.work()?).is_err();
@@ -243,7 +244,8 @@ impl Driver {
             let root = self.root_of_chain(lock.record().chain.as_ref())?;
             super::container::give_root(&upper, &root)?;
         }
-        self.settle(&lock)
+        self.settle(&lock)?;
+        Ok(is_torn)
     }
 
     /// Makes durable what volatile mounts left unsynced, and takes away all that tells of it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::Store;
 use super::hold::{Attempt, Held};
 use super::layout::{
@@ -214,6 +216,12 @@ impl Audit<'_> {
     fn directory(&mut self, object: Object, name: &[u8]) -> Result<()> {
         let path = [object.name().as_bytes(), b"/", name].concat();
         let found = self.store.top(object.place()).stat_if_exists(&path);
+        if let Err(error @ (Errno::ACCESS | Errno::PERM)) = found {
+            // One that somebody else made there.
+            let what = format!("its directory {} cannot be looked at: {error}", name.shown());
+            self.on(object, FindingKind::Foreign, what);
+            return Ok(());
+        }
         let is_there = found
             .during("look at", &path)?
             .is_some_and(|stat| crate::sys::dir::type_of(&stat) == rustix::fs::FileType::Directory);

@@ -84,7 +84,8 @@ impl Store {
         let trash = self.discard(object)?;
         self.sync_top(CONTAINERS)?;
         self.forget_container_names(id)?;
-        self.delete_container(&held, &trash)
+        self.delete_container(&held, &trash);
+        Ok(())
     }
 
     /// Takes away every name that means a container, whose record does not tell which it has.

@@ -443,12 +443,12 @@ impl ContainerLock {
     /// Removes the container and frees its space.
     ///
     /// # Errors
-    /// As [`remove`](Self::remove). Where its files cannot be deleted it is gone all the same, and
-    /// they are deleted when the store is opened next.
+    /// As [`remove`](Self::remove). Where its files cannot be deleted it is gone all the same.
     pub fn remove_and_delete(self) -> Result<()> {
         let store = self.store.clone();
         let (held, trash) = self.discard()?;
-        store.delete_container(&held, &trash)
+        store.delete_container(&held, &trash);
+        Ok(())
     }
 
     /// Moves it to the trash and takes its name and links away; it is still held there.
@@ -481,8 +481,8 @@ impl ContainerLock {
 
 impl Store {
     /// Deletes a container that is held in the trash. One that was never written to takes a call
-    /// for each name, and is not listed.
-    pub(super) fn delete_container(&self, held: &Held, trash: &str) -> Result<()> {
+    /// for each name, and is not listed. What cannot be deleted is told by whoever wants the room.
+    pub(super) fn delete_container(&self, held: &Held, trash: &str) {
         let (dir, top) = (held.dir(), self.top(TRASH));
         for name in [CONTAINER_FILE, UNSYNCED_FILE] {
             let _ = dir.remove_file(name);
@@ -491,10 +491,8 @@ impl Store {
             // What holds something, or is mounted on, stays and is dealt with below.
             let _ = dir.remove_dir(name);
         }
-        match top.remove_dir(trash.as_bytes()) {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => self.delete_briefly(trash),
-            other => other,
+        if let Err(Errno::NOTEMPTY | Errno::EXIST) = top.remove_dir(trash.as_bytes()) {
+            let _ = self.delete_briefly(trash);
         }
-        .during("delete", &self.at(&[TRASH, trash]))
     }
 }

@@ -13,7 +13,7 @@ use super::layout::{
 };
 use super::record::ContainerRecord;
 use super::{Store, ballast};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys::dir::{DirEntry, Kind, SysResult};
 use crate::sys::lock::{Lock, Mode};
 use crate::sys::remove::{Pace, Threads};
@@ -203,7 +203,7 @@ impl Store {
         }
         match remove::remove_tree_at(trash, &entry.name, pace) {
             Err(Errno::CANCELED) => Ok(false),
-            other => other.map(|()| true).during("delete", &place),
+            other => other.map(|()| true).during("delete", &place).map_err(hint_at_owners),
         }
     }
 
@@ -229,5 +229,15 @@ impl Store {
         }
         let below = self.uses_of(object, dir)?;
         self.release(object, below)
+    }
+}
+
+/// What was written in a user namespace may belong to ids that only such a one has.
+fn hint_at_owners(error: Error) -> Error {
+    match error.kind() == ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() {
+        true => error.hint(
+            "it holds files of ids that only a user namespace has: overlay2 unshare overlay2 gc",
+        ),
+        false => error,
     }
 }

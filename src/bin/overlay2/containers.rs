@@ -14,7 +14,7 @@ use crate::output::{Output, Target, short, size};
 use crate::progress::Bars;
 use crate::style::{ids, time};
 use crate::upkeep::free_space;
-use crate::{Failure, each};
+use crate::{Failure, each, note};
 
 pub(crate) fn create(driver: &Driver, out: &Output, create: &Create) -> Result<(), Failure> {
     let base = match (&create.chain, &create.image) {
@@ -104,8 +104,12 @@ pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result
 
 pub(crate) fn recover(driver: &Driver, out: &Output, recover: &Recover) -> Result<(), Failure> {
     let torn = if recover.accept { TornUpper::Accept } else { TornUpper::Discard };
-    driver.recover(&recover.container, torn)?;
-    let value = json!({"container": recover.container});
+    let was_torn = driver.recover(&recover.container, torn)?;
+    if !was_torn {
+        let name = &recover.container;
+        note(&format!("container {name} was not torn: its files stay as they are"), None);
+    }
+    let value = json!({"container": recover.container, "torn": was_torn});
     Ok(out.lines(&value, std::slice::from_ref(&recover.container))?)
 }
 

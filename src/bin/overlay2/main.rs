@@ -104,6 +104,13 @@ fn complain(message: &str, help: Option<&str>, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// Says on standard error what is no failure.
+fn note(message: &str, help: Option<&str>) {
+    if !output::is_json() {
+        complain(message, help, 0);
+    }
+}
+
 fn hint_at(help: &str) {
     let word = style::paint("hint:", style::GOOD, style::colours(&io::stderr()));
     let help = output::visible(help.as_bytes());
@@ -128,7 +135,23 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Err(Failure::Told(kind)) => *kind,
         _ => return done,
     };
-    if kind != ErrorKind::NotFound || out.is_json() {
+    if out.is_json() {
+        return done;
+    }
+    if let Err(Failure::Driver(error)) = &done
+        && kind == ErrorKind::PermissionDenied
+        && error.help().is_none()
+        && reads_files(&cli.command)
+        && !rustix::process::geteuid().is_root()
+    {
+        told(error);
+        hint_at(
+            "files of a container may belong to ids that only a user namespace has: overlay2 \
+             unshare overlay2 ...",
+        );
+        return Err(Failure::Told(kind));
+    }
+    if kind != ErrorKind::NotFound {
         return done;
     }
     if let Err(Failure::Driver(error)) = &done {
@@ -136,6 +159,25 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     }
     suggest::hints(&driver, &cli.command).iter().for_each(|hint| hint_at(hint));
     Err(Failure::Told(kind))
+}
+
+/// Whether a command reads files of a store, and no others.
+fn reads_files(command: &Command) -> bool {
+    use Command::{Cat, Check, Commit, Df, Diff, Export, Ls, Save, Stat, Tree, Which};
+    matches!(
+        command,
+        Cat(_)
+            | Check(_)
+            | Commit(_)
+            | Df
+            | Diff(_)
+            | Export(_)
+            | Ls(_)
+            | Save(_)
+            | Stat(_)
+            | Tree(_)
+            | Which(_)
+    )
 }
 
 fn act(cli: &Cli, driver: &Driver, out: &Output) -> Result<(), Failure> {

@@ -2,7 +2,8 @@
 
 use std::fs::DirBuilder;
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -10,6 +11,7 @@ use overlay2::bundle::{Network, Process, Runtime};
 use overlay2::mount::{MountOptions, Syncing};
 use overlay2::userns::{UserNamespace, in_initial_namespace};
 use overlay2::{Base, CreateOptions, Driver, Quota, Watch};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde_json::json;
 
 use crate::args::run::{self as args, Bundle, Exec, Run};
@@ -72,10 +74,12 @@ pub(crate) fn run(driver: &Driver, run: &Run) -> Result<(), Failure> {
     let ran = in_container(driver, &runtime, &container.id, &options, &process);
     let removed = match run.keep && ran.is_ok() {
         true => Ok(()),
-        false => driver
-            .remove_container(&container.id, Watch::new())
-            .and_then(|()| driver.empty_trash(Watch::new()).map(drop)),
+        false => driver.remove_container(&container.id, Watch::new()),
     };
+    if removed.is_ok() {
+        // What cannot be deleted now is told by `gc`.
+        let _ = driver.empty_trash(Watch::new());
+    }
     match (ran, removed) {
         (Ok(status), removed) => {
             removed?;
@@ -147,10 +151,10 @@ fn in_mounted(
 ) -> Result<ExitStatus, Failure> {
     let bundle = driver.bundle(id, process)?;
     let scratch = Scratch::new(id)?;
-    let state = scratch.0.join("state");
+    let state = scratch.path.join("state");
     make_dir(&state)?;
-    bundle.write(&scratch.0)?;
-    Ok(runtime.run(&scratch.0, &state, &format!("overlay2-{id}"))?)
+    bundle.write(&scratch.path)?;
+    Ok(runtime.run(&scratch.path, &state, &format!("overlay2-{id}"))?)
 }
 
 fn process(wanted: &args::Process, command: &[String]) -> Process {
@@ -198,26 +202,59 @@ fn which(program: &Path) -> Result<(), Failure> {
     Err(Failure::Io(io::Error::new(io::ErrorKind::NotFound, what)))
 }
 
-/// A directory that goes with all in it.
-struct Scratch(PathBuf);
+/// A directory that goes with all in it, and is locked for as long as its maker lives.
+struct Scratch {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+const SCRATCH: &str = "overlay2-run-";
 
 impl Scratch {
     fn new(id: &str) -> io::Result<Self> {
+        let place = std::env::temp_dir();
+        Self::sweep(&place);
         // Several may run in one container.
-        let name = format!("overlay2-run-{id}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = place.join(format!("{SCRATCH}{id}-{}", std::process::id()));
         let told = |error: io::Error| {
             io::Error::new(error.kind(), format!("create directory {}: {error}", path.display()))
         };
-        DirBuilder::new().mode(0o700).create(&path).map_err(told)?;
-        Ok(Self(path))
+        loop {
+            DirBuilder::new().mode(0o700).create(&path).map_err(told)?;
+            // Somebody who sweeps may have been quicker.
+            if let Some(lock) = locked(&path) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
     }
+
+    /// Removes what those left who were killed.
+    #[expect(clippy::disallowed_methods, reason = "a runtime's own files, in directories of ours")]
+    fn sweep(place: &Path) {
+        let own = rustix::process::geteuid().as_raw();
+        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+            let ours = entry.file_name().as_encoded_bytes().starts_with(SCRATCH.as_bytes())
+                && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == own);
+            if ours && let Some(_lock) = locked(&entry.path()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Holds a directory alone; `None` where somebody else does, or it is gone.
+fn locked(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let (held, there) = (rustix::fs::fstat(&dir).ok()?, rustix::fs::lstat(path).ok()?);
+    ((held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)).then_some(dir)
 }
 
 impl Drop for Scratch {
     #[expect(clippy::disallowed_methods, reason = "a runtime's own files, in a directory of ours")]
     fn drop(&mut self) {
         // What cannot be removed is left to whoever cleans the temporary directory.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }

@@ -2,10 +2,10 @@
 
 use overlay2::{CheckLevel, CheckOptions, Driver, Finding, GcMode, RepairFrom, Watch};
 
-use crate::Failure;
 use crate::args::upkeep::{Check, Gc, Repair};
 use crate::output::{Output, size};
 use crate::progress::Bars;
+use crate::{Failure, note};
 
 pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), Failure> {
     let bars = Bars::new(check.quiet || out.is_json());
@@ -74,8 +74,11 @@ fn table(findings: &[Finding]) -> Vec<Vec<String>> {
 }
 
 /// Deletes what was removed, once that was told: whoever types a command wants the space back, and
-/// a store that nobody opens again would keep it. Where it is stopped, others go on later.
+/// a store that nobody opens again would keep it. Where it is stopped, others go on later; where it
+/// cannot be done, what was removed is removed all the same.
 pub(crate) fn free_space(driver: &Driver, removed: Result<(), Failure>) -> Result<(), Failure> {
-    let emptied = driver.empty_trash(Watch::new());
-    removed.and(Ok(emptied.map(drop)?))
+    if let Err(error) = driver.empty_trash(Watch::new()) {
+        note(&format!("what was removed still takes room: {error}"), error.help());
+    }
+    removed
 }
