@@ -105,6 +105,21 @@ impl fmt::Display for IdRange {
     }
 }
 
+/// How owners on disk are seen from inside a user namespace that its user has: his own ids as 0, his
+/// subordinate ids behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) uids: IdMap,
+    pub(crate) gids: IdMap,
+}
+
+impl Ids {
+    /// The owner inside; an id that is not mapped stays what it is.
+    pub(crate) fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
+        (self.uids.to_inside(uid).unwrap_or(uid), self.gids.to_inside(gid).unwrap_or(gid))
+    }
+}
+
 impl fmt::Display for IdMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|range| writeln!(f, "{range}"))

@@ -402,3 +402,42 @@ fn what_cannot_be_looked_at_hides_nothing_else_from_a_check() {
     assert_eq!(checked.status, 1, "{}", checked.stderr);
     assert!(checked.stdout.contains("\"layers\": 2"), "{}", checked.stdout);
 }
+
+/// What a kernel mount makes of files whose owners are recorded is what is committed and shown, from
+/// outside as from inside: the mount knows nothing of records.
+#[test]
+fn what_is_changed_in_a_mount_is_seen_from_outside_as_from_inside() {
+    let home = user_with_subordinate_ids!();
+    let script = |text: &str| format!("set -eu; o() {{ ./overlay2 --root store \"$@\"; }}\n{text}");
+    let outside = |text: &str| {
+        let done = Done::of(home.command(Path::new("sh")).args(["-c", &script(text)]));
+        assert_eq!(done.status, 0, "{}\n{}", done.stdout, done.stderr);
+        done.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    outside("o load -q -i image; o create --name c rootless.test/app");
+    home.lines(
+        "m=$(o mount c); cd \"$m\"; chown 33:34 etc/top; chmod 600 srv/nobody; echo n >new
+         ln -s new link; mkdir dir; chown 5:6 dir; chmod 700 srv; cd - >/dev/null; o unmount c",
+    );
+    let listed = "tar --numeric-owner -tv | awk '{print $1, $2, $6}' | sort -k3";
+    let wanted = [
+        "-r--r--r-- 33/34 etc/top",
+        "-rw------- 65534/65534 srv/nobody",
+        "-rw-r--r-- 0/0 new",
+        "lrwxrwxrwx 0/0 link",
+        "drwxr-xr-x 5/6 dir/",
+        "drwx------ 1000/1001 srv/",
+    ];
+    for command in [
+        "o diff --tar c",
+        "o export c",
+        "o commit -q c changed:1 >/dev/null; o create changed:1 >k; o export $(cat k)",
+    ] {
+        let command = format!("{{ {command}; }} | {listed}");
+        for lines in [outside(&command), home.lines(&command)] {
+            for line in wanted {
+                assert!(lines.iter().any(|one| one == line), "{command}: {line} of {lines:?}");
+            }
+        }
+    }
+}

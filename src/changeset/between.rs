@@ -56,7 +56,7 @@ pub(crate) fn write_between(
     let options = DiffOptions { view: View::Pruned, ..options.clone() };
     pipe::ahead_of(out, "changeset", |out| {
         let tar = TarWriter::new(out, watch, subject);
-        let mut packer = Packer::new(tar, &options, new.namespace());
+        let mut packer = Packer::new(tar, &options, new);
         walk::between(old, new, &links, &mut packer, watch)?;
         packer.finish()
     })

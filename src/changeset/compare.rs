@@ -2,7 +2,7 @@
 
 use super::change::{Change, ChangeKind};
 use super::equal;
-use super::node::{Depth, Node};
+use super::node::{Depth, Node, Showing};
 use super::old_tree::OldTree;
 use super::options::{Recorded, View};
 use super::walk::{self, At, Deletions, Visitor};
@@ -59,7 +59,8 @@ impl<'a> Comparison<'a> {
         let kind = if absent { ChangeKind::Added } else { ChangeKind::Modified };
         if self.view == View::Pruned && !absent && !at.hides {
             let name = path.file_name().unwrap_or_default();
-            let equal = equal::equals_below(node, name, old, Recorded::Show);
+            let equal =
+                equal::equals_below(node, name, old, &Showing::new(old.stack(), Recorded::Show));
             if equal.during("compare with what lies below", path)? {
                 return Ok(());
             }

@@ -4,9 +4,8 @@ use std::fs::File;
 
 use rustix::io::Errno;
 
-use super::node::{Content, Depth, Node};
+use super::node::{Content, Depth, Node, Showing};
 use super::old_tree::OldTree;
-use super::options::Recorded;
 use crate::format::lookup::Found;
 use crate::format::metacopy;
 use crate::format::xattr_name::mark;
@@ -19,15 +18,15 @@ pub(super) fn equals_below(
     node: &Node,
     name: &[u8],
     old: &mut OldTree<'_>,
-    recorded: Recorded,
+    showing: &Showing,
 ) -> SysResult<bool> {
     let namespace = old.stack().namespace();
-    let shown = node.shown(namespace, recorded);
+    let shown = node.shown(showing);
     match old.found()? {
         Found::Absent => Ok(false),
         Found::Directory(dir, _) => {
             let below = Node::of_dir(&dir.top()?.dir, 0)?;
-            Ok(same(&shown, &below.shown(namespace, recorded)))
+            Ok(same(&shown, &below.shown(showing)))
         }
         Found::File(file) => {
             let (part, kind) = (file.part, type_of(&file.stat).into());
@@ -39,7 +38,7 @@ pub(super) fn equals_below(
             let dir = old.dir()?.ok_or(Errno::NOENT)?;
             let layer = &dir.parts.get(part).ok_or(Errno::NOENT)?.dir;
             let mut below = Node::open(layer, name, kind, 0, Depth::Whole, namespace)?;
-            if !same(&shown, &below.shown(namespace, recorded)) {
+            if !same(&shown, &below.shown(showing)) {
                 return Ok(false);
             }
             if below.has_mark(namespace, mark::METACOPY) {

@@ -27,7 +27,7 @@ pub(crate) fn export(
 ) -> Result<DiffSummary> {
     pipe::ahead_of(out, "changeset", |out| {
         let tar = TarWriter::new(out, watch, subject);
-        let mut packer = Packer::new(tar, options, stack.namespace());
+        let mut packer = Packer::new(tar, options, stack);
         walk::stack(stack, &mut packer, watch)?;
         packer.finish()
     })

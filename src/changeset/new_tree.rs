@@ -143,7 +143,9 @@ impl<'a> NewTree<'a> {
         }
         let mut dirs = vec![upper.descend_as_path(&LayerPath::root())?];
         dirs.extend(below.clone_layers()?);
-        Ok(whole.get_or_init(|| Stack::new(dirs, below.namespace(), below.redirects())))
+        let ids = below.ids().cloned();
+        let stack = || Stack::new(dirs, below.namespace(), below.redirects()).with_ids(ids);
+        Ok(whole.get_or_init(stack))
     }
 
     /// What the stack does at redirects; with no layer below there is nowhere for them to lead.

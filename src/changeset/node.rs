@@ -1,15 +1,18 @@
 //! [`Node`]: one file as a layer holds it, opened once and read once.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::options::Recorded;
+use crate::format::lookup::Stack;
 use crate::format::opaque::Opaque;
 use crate::format::override_stat::{self, OverrideStat};
 use crate::format::whiteout;
 use crate::format::xattr_name::mark;
+use crate::id_map::Ids;
 use crate::inode::{FileKind, Inode, Timestamp, Xattrs};
 use crate::namespace::Namespace;
 use crate::sys::Dir;
@@ -37,6 +40,14 @@ pub(super) struct Content {
     mtime: Timestamp,
     /// Whether it may have holes.
     pub(super) sparse: bool,
+}
+
+/// How what is on disk is shown.
+#[derive(Debug)]
+pub(super) struct Showing {
+    namespace: Namespace,
+    recorded: Recorded,
+    ids: Option<Arc<Ids>>,
 }
 
 /// How much of a file is read.
@@ -130,10 +141,14 @@ impl Node {
 
     /// What it is in the merged tree: without marks, the container's own attributes under their
     /// own names, and those left out that belong to this host or file system alone.
-    pub(super) fn shown(&self, namespace: Namespace, recorded: Recorded) -> Inode {
+    pub(super) fn shown(&self, showing: &Showing) -> Inode {
+        let Showing { namespace, recorded, ids } = showing;
         let mut shown = Inode { xattrs: Xattrs::new(), ..self.inode_without_xattrs() };
+        if let (Recorded::Show, Some(ids)) = (recorded, ids) {
+            (shown.uid, shown.gid) = ids.inside(shown.uid, shown.gid);
+        }
         for (name, value) in &self.inode.xattrs {
-            if recorded == Recorded::Show
+            if *recorded == Recorded::Show
                 && name == override_stat::NAME
                 && let Some(real) = OverrideStat::decode(value)
             {
@@ -151,6 +166,13 @@ impl Node {
         let Inode { kind, mode, uid, gid, mtime, .. } = &self.inode;
         let (kind, mode, uid, gid, mtime) = (kind.clone(), *mode, *uid, *gid, *mtime);
         Inode { kind, mode, uid, gid, mtime, xattrs: Xattrs::new() }
+    }
+}
+
+impl Showing {
+    /// As `stack` says what is seen of owners.
+    pub(super) fn new(stack: &Stack, recorded: Recorded) -> Self {
+        Self { namespace: stack.namespace(), recorded, ids: stack.ids().cloned() }
     }
 }
 

@@ -5,24 +5,23 @@ use std::collections::HashMap;
 use rustix::fs::FileType;
 
 use super::equal;
-use super::node::{Depth, Node};
+use super::node::{Depth, Node, Showing};
 use super::old_tree::OldTree;
 use super::options::{DiffOptions, DiffSummary, RootEntry, Times, View};
 use super::tar_writer::{TarWriter, changed};
 use super::walk::{At, Deletions, Visitor};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::lookup::Found;
+use crate::format::lookup::{Found, Stack};
 use crate::format::whiteout::{self, EntryName};
 use crate::inode::{FileKind, Inode, Timestamp};
 use crate::layer_path::LayerPath;
-use crate::namespace::Namespace;
 use crate::sys::dir::type_of;
 
 /// Writes what it is told of.
 pub(super) struct Packer<'a> {
     tar: TarWriter<'a>,
     options: &'a DiffOptions,
-    namespace: Namespace,
+    showing: Showing,
     /// The first name of each file with several: by layer, device and inode number.
     first_names: HashMap<(usize, u64, u64), Links>,
     summary: DiffSummary,
@@ -35,9 +34,9 @@ struct Links {
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(tar: TarWriter<'a>, options: &'a DiffOptions, namespace: Namespace) -> Self {
-        let summary = DiffSummary::default();
-        Self { tar, options, namespace, first_names: HashMap::new(), summary }
+    pub(super) fn new(tar: TarWriter<'a>, options: &'a DiffOptions, stack: &Stack) -> Self {
+        let (showing, summary) = (Showing::new(stack, options.recorded), DiffSummary::default());
+        Self { tar, options, showing, first_names: HashMap::new(), summary }
     }
 
     /// Ends the archive.
@@ -49,7 +48,7 @@ impl<'a> Packer<'a> {
 
     /// The attributes that an entry is written with.
     fn shown(&self, node: &Node) -> Inode {
-        let mut inode = node.shown(self.namespace, self.options.recorded);
+        let mut inode = node.shown(&self.showing);
         if self.options.times == Times::Seconds {
             inode.mtime.nanos = 0;
         }
@@ -69,7 +68,7 @@ impl<'a> Packer<'a> {
             return Ok(false);
         }
         let name = at.path.file_name().unwrap_or_default();
-        equal::equals_below(node, name, old, self.options.recorded)
+        equal::equals_below(node, name, old, &self.showing)
             .during("compare with what lies below", at.path)
     }
 
@@ -124,9 +123,8 @@ impl Visitor for Packer<'_> {
                     None => Ok(None),
                 };
                 let below = below.during("look below for", &root)?;
-                let below = below.map_or_else(Inode::default_directory, |node| {
-                    node.shown(self.namespace, self.options.recorded)
-                });
+                let below =
+                    below.map_or_else(Inode::default_directory, |node| node.shown(&self.showing));
                 !equal::same_root(&inode, &below)
             }
         };

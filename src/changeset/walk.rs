@@ -212,6 +212,14 @@ impl Walk<'_> {
             let tells = !covered || visitor.deletions() == Deletions::All;
             return if tells { self.tell_gone(path, visitor) } else { Ok(()) };
         }
+        if let (Handle::Merged(dir), Place::Part(part)) =
+            (self.new.here().during("look at", path)?, name.place)
+        {
+            let below = dir.parts.get(part + 1..).unwrap_or_default();
+            let stack = self.new.whole().during("look at", path)?;
+            stale_record::renew_file(&mut node, &name.name, below, stack)
+                .during("look below for", path)?;
+        }
         if node.content.is_some() && node.has_mark(self.namespace, mark::METACOPY) {
             self.find_data(name, &mut node).map_err(|error| not_followed(error, path))?;
         }
@@ -274,6 +282,11 @@ impl Walk<'_> {
         let identity = node.identity();
         if !covered && !opaque {
             stale_record::renew(&mut node, &name.name, &mut self.old)
+                .during("look below for", &path)?;
+        }
+        if let Handle::Merged(dir) = &handle {
+            let stack = self.new.whole().during("look at", &path)?;
+            stale_record::renew_directory(&mut node, dir.parts.get(1), stack)
                 .during("look below for", &path)?;
         }
         visitor.directory(At { path: &path, covered, hides }, node, &mut self.old)?;

@@ -46,7 +46,7 @@ pub(crate) fn pack_diff(
     watch: &Watch<'_>,
 ) -> Result<DiffSummary> {
     let tar = TarWriter::new(out, watch, subject);
-    let mut packer = Packer::new(tar, options, below.namespace());
+    let mut packer = Packer::new(tar, options, below);
     walk::upper(upper, below, &mut packer, watch)?;
     packer.finish()
 }

@@ -1,6 +1,7 @@
 //! Stacks composed: which directories stand for a chain, and what its root looks like.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::Driver;
 use crate::digest::ChainId;
@@ -8,9 +9,12 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::Ownership;
 use crate::format::lookup::{Redirects, Stack};
 use crate::format::override_stat::{self, OverrideStat};
+use crate::id_map::Ids;
 use crate::inode::Inode;
 use crate::mount::{self, Showing};
+use crate::namespace::Namespace;
 use crate::store::{LayerKey, LeasedChain, StackEntry, Staging};
+use crate::sys::userns::UserNamespace;
 use crate::sys::{Dir, inode_io};
 
 /// The directories of a chain.
@@ -169,6 +173,22 @@ impl Driver {
         self.open_composed(&self.compose(chain)?, lease)
     }
 
+    /// Directories as one tree, whose owners are seen as mounts of this store show them.
+    pub(super) fn stack_of(&self, layers: Vec<Dir>) -> Stack {
+        let stack = Stack::new(layers, self.store.namespace(), Redirects::Follow);
+        stack.with_ids(self.ids())
+    }
+
+    /// How owners are seen that are not recorded: where a plain user keeps owners in records, as in a
+    /// user namespace of his, in which mounts of his store are made.
+    pub(super) fn ids(&self) -> Option<Arc<Ids>> {
+        let outside = self.ownership == Ownership::Recorded
+            && self.store.namespace() == Namespace::User
+            && !rustix::process::geteuid().is_root();
+        let planned = outside.then(UserNamespace::plan)?.ok()?;
+        Some(Arc::new(Ids { uids: planned.uids().clone(), gids: planned.gids().clone() }))
+    }
+
     fn open_composed(&self, composed: &Composed, lease: Option<LeasedChain>) -> Result<Opened> {
         let mut layers = self.open_layers(composed)?;
         let root = match self.root_on_top(composed) {
@@ -230,7 +250,6 @@ impl Below {
     }
 
     fn from(driver: &Driver, layers: Vec<Dir>, kept: Kept) -> Self {
-        let stack = Stack::new(layers, driver.store.namespace(), Redirects::Follow);
-        Self { stack, _kept: kept }
+        Self { stack: driver.stack_of(layers), _kept: kept }
     }
 }

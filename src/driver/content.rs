@@ -7,7 +7,7 @@ use super::compose::{Below, Kept, Opened};
 use super::named::Named;
 use crate::changeset::{self, Change, DiffOptions, DiffSummary, View};
 use crate::error::Result;
-use crate::format::lookup::{Redirects, Stack};
+use crate::format::lookup::Stack;
 use crate::watch::Watch;
 
 impl Driver {
@@ -66,7 +66,7 @@ impl Driver {
             let composed = self.compose(record.chain.as_ref())?;
             let mut layers = vec![self.upper(&record)?];
             layers.extend(self.open_layers(&composed)?);
-            let stack = Stack::new(layers, self.store.namespace(), Redirects::Follow);
+            let stack = self.stack_of(layers);
             changeset::export(&stack, out, options, &record.name, &watch)
         };
         self.reading(&record, export)
@@ -116,7 +116,7 @@ impl Driver {
     /// The layers of a container, its own directory on top, or of an image.
     fn whole_stack(&self, name: &str) -> Result<(Stack, Kept)> {
         let Opened { layers, kept } = self.open_whole(&self.find(name)?)?;
-        Ok((Stack::new(layers, self.store.namespace(), Redirects::Follow), kept))
+        Ok((self.stack_of(layers), kept))
     }
 
     /// The directories of a container, its own on top, or of an image.

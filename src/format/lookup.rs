@@ -14,6 +14,7 @@ use super::opaque::Opaque;
 use super::redirect::{self, Redirect};
 use super::whiteout;
 use super::xattr_name::mark;
+use crate::id_map::Ids;
 use crate::layer_path::LayerPath;
 use crate::namespace::Namespace;
 use crate::sys::Dir;
@@ -36,6 +37,8 @@ pub(crate) struct Stack {
     layers: Vec<Dir>,
     namespace: Namespace,
     redirects: Redirects,
+    /// How owners are seen that are not recorded, where that is not as they are on disk.
+    ids: Option<Arc<Ids>>,
 }
 
 /// A directory of one layer.
@@ -98,7 +101,17 @@ impl MergedDir {
 impl Stack {
     /// Takes the layers' directories, topmost first.
     pub(crate) fn new(layers: Vec<Dir>, namespace: Namespace, redirects: Redirects) -> Self {
-        Self { layers, namespace, redirects }
+        Self { layers, namespace, redirects, ids: None }
+    }
+
+    /// The same, with owners that are not recorded seen otherwise.
+    pub(crate) fn with_ids(self, ids: Option<Arc<Ids>>) -> Self {
+        Self { ids, ..self }
+    }
+
+    /// How owners are seen that are not recorded.
+    pub(crate) fn ids(&self) -> Option<&Arc<Ids>> {
+        self.ids.as_ref()
     }
 
     /// The namespace of the marks.
