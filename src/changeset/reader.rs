@@ -6,6 +6,7 @@ use super::entry::{Body, Entry, GnuLong};
 use super::header::{BLOCK, Header, gnu_sparse_block, invalid};
 use super::limits::{self, ApplyLimits};
 use super::pax::Records;
+use crate::compression::Compression;
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::inode::FileKind;
 
@@ -281,7 +282,9 @@ impl<R: BufRead> TarReader<R> {
                 if filled == 0 {
                     return Ok(None);
                 }
-                return Err(truncated("inside a header"));
+                let begin = block.get(..filled).filter(|_| self.entries == 0).unwrap_or_default();
+                let error = packed_otherwise(begin);
+                return Err(error.unwrap_or_else(|| truncated("inside a header")));
             }
             let piece = self.slice((BLOCK - filled) as u64)?;
             if let Some(to) = block.get_mut(filled..filled + piece.len()) {
@@ -377,18 +380,18 @@ fn truncated(place: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("the changeset is truncated: it ends {place}"))
         .hint("fetch or build the archive again")
 }
+
 /// What to say of data that is no tar but known to be something else, by what it begins with.
-fn packed_otherwise(block: &[u8; BLOCK]) -> Option<Error> {
-    const KNOWN: [(&[u8], &str); 6] = [
-        (b"\xfd7zXZ\0", "xz"),
-        (b"BZh", "bzip2"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"LZIP", "lzip"),
-        (b"\x1f\x8b", "gzip, a second time"),
-        (b"\x28\xb5\x2f\xfd", "zstd, a second time"),
-    ];
-    let (_, how) = KNOWN.iter().find(|(magic, _)| block.starts_with(magic))?;
-    let message = format!("the changeset is compressed with {how}");
+fn packed_otherwise(begin: &[u8]) -> Option<Error> {
+    const KNOWN: [(&[u8], &str); 4] =
+        [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x04\x22\x4d\x18", "lz4"), (b"LZIP", "lzip")];
+    let message = match Compression::detect(begin) {
+        Compression::None => {
+            let (_, how) = KNOWN.iter().find(|(magic, _)| begin.starts_with(magic))?;
+            format!("the changeset is compressed with {how}")
+        }
+        again => format!("the changeset is compressed with {again}, a second time"),
+    };
     Some(
         Error::new(ErrorKind::Unsupported, message).hint(
             "a changeset is a tar, plain or compressed with gzip or zstd: decompress it first",

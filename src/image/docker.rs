@@ -68,6 +68,12 @@ fn items(files: &dyn Files) -> Result<Option<Vec<Item>>> {
     let Some(bytes) = files.document(MANIFEST)? else {
         return Ok(None);
     };
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        // The manifest of one image alone.
+        let message = "a folder of `skopeo copy ... dir:` or `podman save --format docker-dir`";
+        return Err(Error::new(ErrorKind::Unsupported, format!("{MANIFEST}: this is {message}"))
+            .hint("make an OCI layout of it: skopeo copy dir:FOLDER oci:LAYOUT:NAME"));
+    }
     let items: Vec<Item> = document::parse(&bytes, MANIFEST)?;
     let names: usize = items.iter().map(|item| item.repo_tags.len()).sum();
     if items.len().max(names) > LIMIT {

@@ -431,6 +431,8 @@ fn what_is_no_image_says_what_was_expected() {
     assert_eq!(error(&tar(&[("repositories", File("{}".to_owned()))])).0, ErrorKind::Unsupported);
     assert_eq!(error(&tar(&[("index.json", File("{".to_owned()))])).0, ErrorKind::InvalidData);
     assert_eq!(error(&tar(&[("manifest.json", File("[]".to_owned()))])).0, ErrorKind::InvalidData);
+    let (kind, message) = error(&tar(&[("manifest.json", File("{}".to_owned()))]));
+    assert!(kind == ErrorKind::Unsupported && message.contains("skopeo"), "{message}");
 }
 
 proptest::proptest! {

@@ -208,6 +208,7 @@ fn e31_headers_that_are_none() {
     {
         let bytes = [magic, &[0x5a; 1024]].concat();
         bytes_refused(test, &bytes, ErrorKind::Unsupported, name);
+        bytes_refused(test, &bytes[..100], ErrorKind::Unsupported, name);
     }
     // And tars whose first names begin as the others do.
     gives(test, &[file("BZh9", "x")], "BZh9=x");
