@@ -97,17 +97,23 @@ impl<'a> Writers<'a> {
         Ok(full)
     }
 
+    /// Gives the files on hand to another thread, if one is free.
     fn hand_over(&mut self) {
+        let (job, receiver) = self.job();
+        if let Err(job) = self.workers.offer(job) {
+            job();
+        }
+        self.away.push_back(receiver);
+    }
+
+    fn job(&mut self) -> (Job, Receiver<Vec<Written>>) {
         let (batch, manner) = (std::mem::take(&mut self.batch), self.manner);
         let (sender, receiver) = sync_channel(1);
         let job: Job = Box::new(move || {
             // Nobody waits for it where the changeset has failed meanwhile.
             let _ = sender.send(batch.write(manner));
         });
-        if let Err(job) = self.workers.offer(job) {
-            job();
-        }
-        self.away.push_back(receiver);
+        (job, receiver)
     }
 
     /// What became of the files of the next batch, if that is known.
@@ -123,7 +129,10 @@ impl<'a> Writers<'a> {
     /// The same, of all files, once it is known.
     pub(super) fn settle(&mut self) -> Option<Result<Vec<Written>>> {
         if !self.batch.files.is_empty() {
-            self.hand_over();
+            // Whoever waits for it does it himself; a small changeset starts no thread.
+            let (job, receiver) = self.job();
+            job();
+            self.away.push_back(receiver);
         }
         self.away.pop_front().map(|batch| batch.recv().map_err(|_| died()))
     }
