@@ -121,7 +121,11 @@ impl Error {
 
     /// Whether the process lacked something, so that the error tells nothing of its subject.
     pub(crate) fn is_starved(&self) -> bool {
-        self.raw_os_error().is_some_and(|raw| is_starved(Errno::from_raw_os_error(raw)))
+        match &self.0.source {
+            // A reader of std that gets no memory fails without a number.
+            Some(Cause::Io(source)) if source.kind() == io::ErrorKind::OutOfMemory => true,
+            _ => self.raw_os_error().map(Errno::from_raw_os_error).is_some_and(is_starved),
+        }
     }
 
     /// What would help, in a sentence for a person, where that is known.
@@ -270,6 +274,14 @@ mod tests {
             error.to_string(),
             "apply layer x: create file usr/bin/env: No space left on device (os error 28)"
         );
+    }
+
+    #[test]
+    fn a_process_that_lacks_something_is_starved() {
+        let is_starved = |error: io::Error| Error::os(error, "read", "record").is_starved();
+        assert!(is_starved(Errno::MFILE.into()) && is_starved(Errno::NOMEM.into()));
+        assert!(is_starved(io::ErrorKind::OutOfMemory.into()), "std's, without a number");
+        assert!(!is_starved(Errno::IO.into()));
     }
 
     #[test]

@@ -63,7 +63,10 @@ fn main() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("overlay2-snapshotter: {error}");
+            match error.downcast_ref() {
+                Some(ours) => tell(ours),
+                None => eprintln!("overlay2-snapshotter: {error}"),
+            }
             ExitCode::FAILURE
         }
     }
@@ -80,7 +83,7 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     warn_of_damage(&snapshots)?;
     let cleaner = snapshots.clone();
     // What was removed by one that was killed.
-    tokio::task::spawn_blocking(move || tell(&cleaner.cleanup()));
+    tokio::task::spawn_blocking(move || cleaner.cleanup().inspect_err(tell));
     let listener = listen(&arguments.address)
         .map_err(|error| format!("listen on {}: {error}", arguments.address.display()))?;
     let mut ended = signal(SignalKind::terminate())?;
@@ -105,6 +108,7 @@ fn warn_of_damage(snapshots: &Snapshots) -> Result<(), Failure> {
     for name in snapshots.damaged()? {
         eprintln!("overlay2-snapshotter: damaged/{name}: a record that could not be read");
     }
+    snapshots.problems().iter().for_each(tell);
     Ok(())
 }
 

@@ -85,7 +85,7 @@ impl snapshots_server::Snapshots for Service {
         self.call(move |snapshots| snapshots.remove(&key).map_err(status)).await?;
         // Nobody waits for the files.
         let snapshots = Arc::clone(&self.snapshots);
-        tokio::task::spawn_blocking(move || tell(&snapshots.cleanup()));
+        tokio::task::spawn_blocking(move || snapshots.cleanup().inspect_err(tell));
         Ok(Response::new(()))
     }
 
@@ -143,9 +143,10 @@ impl snapshots_server::Snapshots for Service {
 
 /// Says what nobody waits for.
 #[expect(clippy::print_stderr, reason = "a service's log is its standard error")]
-pub fn tell(result: &overlay2::Result<()>) {
-    if let Err(error) = result {
-        eprintln!("overlay2-snapshotter: {error}");
+pub fn tell(error: &Error) {
+    eprintln!("overlay2-snapshotter: {error}");
+    if let Some(help) = error.help() {
+        eprintln!("  hint: {help}");
     }
 }
 

@@ -8,47 +8,18 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use common::Bed;
-use hyper_util::rt::TokioIo;
+use common::{Bed, Client, commit, connect, key, listed, prepare, runtime};
 use overlay2_snapshotter::proto::*;
-use overlay2_snapshotter::rpc::snapshots_client::SnapshotsClient;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
-
-type Client = SnapshotsClient<Channel>;
 
 /// Runs a test against a snapshotter of its own.
 fn with_client<F: Future<Output = ()>>(test: impl FnOnce(Client, Arc<Bed>) -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let bed = Arc::new(Bed::new());
         let _process = bed.serve();
         let client = connect(&bed).await;
         test(client, Arc::clone(&bed)).await;
     });
-}
-
-async fn connect(bed: &Bed) -> Client {
-    let socket = bed.socket();
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://socket");
-    SnapshotsClient::new(endpoint.connect_with_connector(connector).await.unwrap())
-}
-
-fn prepare(key: &str, parent: &str) -> PrepareRequest {
-    PrepareRequest { key: key.into(), parent: parent.into(), ..Default::default() }
-}
-
-fn key(key: &str) -> KeyRequest {
-    KeyRequest { key: key.into(), ..Default::default() }
-}
-
-fn commit(name: &str, key: &str, parent: &str) -> CommitRequest {
-    let (name, key, parent) = (name.into(), key.into(), parent.into());
-    CommitRequest { name, key, parent, ..Default::default() }
 }
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -58,17 +29,6 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 async fn committed(client: &mut Client, name: &str, parent: &str) {
     client.prepare(prepare("making", parent)).await.unwrap();
     client.commit(commit(name, "making", "")).await.unwrap();
-}
-
-async fn listed(client: &mut Client, filters: &[&str]) -> Vec<String> {
-    let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
-    let request = ListRequest { filters, ..Default::default() };
-    let mut stream = client.list(request).await.unwrap().into_inner();
-    let mut names = Vec::new();
-    while let Some(part) = stream.message().await.unwrap() {
-        names.extend(part.info.into_iter().map(|info| info.name));
-    }
-    names
 }
 
 /// The code of an answer that is an error.
@@ -198,7 +158,7 @@ fn lists_are_filtered_and_come_in_parts() {
 
 #[test]
 fn a_killed_snapshotter_has_lost_nothing() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let bed = Bed::new();
     for round in 0..5 {
         let mut process = bed.serve();

@@ -11,6 +11,8 @@
 //!   damaged/ENCODED   records that could not be read, or whose files are lost
 //! ```
 //!
+//! A record that cannot even be moved to `damaged/` keeps its place, and its name is not given again.
+//!
 //! A directory comes before its record and goes after it, so one without a record is what somebody
 //! left who died. A commit writes the record of the new name, which makes it one, and then takes
 //! the old one away: where both are there, the committed one counts.
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::SnapshotRecord;
 use super::{SnapshotKind, SnapshotUsage};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, is_starved};
 use crate::file_name::encode;
 use crate::sys::dir::SysResult;
 use crate::sys::durable::{Durability, temporary_name};
@@ -63,9 +65,26 @@ pub(super) struct Disk {
     _lock: Lock,
 }
 
+/// What is there when the directory is opened.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) records: Vec<SnapshotRecord>,
+    /// The names of files in `records/` that are no records, and stay.
+    pub(super) taken: HashSet<Box<[u8]>>,
+    /// What could not be brought in order.
+    pub(super) problems: Vec<Error>,
+}
+
+impl Found {
+    fn stays(&mut self, file_name: &[u8], problem: Error) {
+        self.taken.insert(file_name.into());
+        self.problems.push(problem);
+    }
+}
+
 impl Disk {
-    /// Opens or makes it, and brings it in order; the second value is what is there.
-    pub(super) fn open(root: &Path, durability: Durability) -> Result<(Self, Vec<SnapshotRecord>)> {
+    /// Opens or makes it, and brings it in order.
+    pub(super) fn open(root: &Path, durability: Durability) -> Result<(Self, Found)> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).during("create directory", root)?;
         let dir = Dir::open_ambient(root)?;
@@ -96,8 +115,8 @@ impl Disk {
             emptying: Mutex::new(()),
             _lock: lock,
         };
-        let records = disk.recover()?;
-        Ok((disk, records))
+        let found = disk.recover()?;
+        Ok((disk, found))
     }
 
     /// Where the files of a snapshot lie.
@@ -239,55 +258,99 @@ impl Disk {
     }
 
     /// Reads all records, and finishes what somebody left who died.
-    fn recover(&self) -> Result<Vec<SnapshotRecord>> {
+    ///
+    /// One that is damaged hinders no other; where the process lacks something, no record is.
+    fn recover(&self) -> Result<Found> {
         let there = ids(&self.snapshots).during("list", "snapshots")?;
+        let mut found = Found::default();
         let mut records: BTreeMap<u64, SnapshotRecord> = BTreeMap::new();
         for entry in self.records.sorted_entries().during("list", "records")? {
-            if entry.name.starts_with(b".") {
-                self.records.remove_file(&entry.name).during("remove", &*entry.name)?;
+            // What was not written to its end.
+            if entry.name.starts_with(b".") && self.records.remove_file(&entry.name).is_ok() {
                 continue;
             }
-            let record = self.read(&entry.name)?.filter(|record| there.contains(&record.id));
-            let Some(record) = record else {
-                self.set_aside(&entry.name)?;
-                continue;
+            let record = match self.read(&entry.name, &there) {
+                Ok(record) => record,
+                Err(error) if error.is_starved() => return Err(error),
+                Err(error) => {
+                    self.set_aside(&entry.name, error, &mut found)?;
+                    continue;
+                }
             };
             let other = records.get(&record.id);
-            match other {
-                // A commit that wrote the new record and did not come to the old one.
-                Some(other) if other.kind == SnapshotKind::Committed => {
-                    self.forget(&record.name)?
-                }
-                Some(other) => {
-                    self.forget(&other.name)?;
-                    records.insert(record.id, record);
-                }
-                None => drop(records.insert(record.id, record)),
+            let is_old = other.is_some_and(|other| other.kind == SnapshotKind::Committed);
+            let old = match is_old {
+                true => Some(record),
+                false => records.insert(record.id, record),
+            };
+            // Of a commit that wrote the new record and did not come to the old one.
+            let Some(old) = old else { continue };
+            match self.forget(&old.name) {
+                Err(error) if error.is_starved() => return Err(error),
+                Err(error) => found.stays(encode(&old.name).as_bytes(), error),
+                Ok(()) => {}
             }
         }
         // A record that cannot be read may be that of any directory.
-        if self.damaged()?.is_empty() {
+        if self.damaged()?.is_empty() && found.taken.is_empty() {
             for id in there.iter().filter(|id| !records.contains_key(id)) {
-                self.discard(*id).during("remove what was left of snapshot", &id.to_string())?;
+                // One that stays is in nobody's way: its number is not given again.
+                let gone = self.discard(*id);
+                let gone = gone.during("remove what was left of snapshot", &id.to_string());
+                found.problems.extend(gone.err());
             }
         }
-        Ok(records.into_values().collect())
+        found.records = records.into_values().collect();
+        Ok(found)
     }
 
-    /// A record; `None` where it is none.
-    fn read(&self, file_name: &[u8]) -> Result<Option<SnapshotRecord>> {
+    /// A record, of one of the directories that are there.
+    fn read(&self, file_name: &[u8], there: &HashSet<u64>) -> Result<SnapshotRecord> {
         use std::io::Read;
+        // A FIFO in its place is not waited for.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let file = self.records.open(file_name, flags, 0).during("open record", file_name)?;
         let mut bytes = Vec::new();
-        let file = self.records.open(file_name, OFlags::RDONLY, 0).during("open", file_name)?;
-        file.take(MOST_RECORD).read_to_end(&mut bytes).during("read", file_name)?;
-        let record = serde_json::from_slice::<SnapshotRecord>(&bytes).ok();
-        Ok(record.filter(|record| encode(&record.name).as_bytes() == file_name))
+        file.take(MOST_RECORD).read_to_end(&mut bytes).during("read record", file_name)?;
+        let damage = |what: &str| {
+            let name = String::from_utf8_lossy(file_name);
+            Error::new(ErrorKind::Corrupt, format!("read record {name}: {what}"))
+        };
+        let record = serde_json::from_slice::<SnapshotRecord>(&bytes)
+            .map_err(|error| damage("it is malformed").because(error))?;
+        if encode(&record.name).as_bytes() != file_name {
+            return Err(damage("it has the name of another"));
+        }
+        if !there.contains(&record.id) {
+            return Err(damage("its files are lost"));
+        }
+        Ok(record)
     }
 
-    fn set_aside(&self, file_name: &[u8]) -> Result<()> {
-        self.records
-            .rename(file_name, &self.damaged, file_name, RenameFlags::empty())
-            .during("set aside the damaged record", file_name)
+    /// Moves away what is no record, beside others of its name that were moved before.
+    fn set_aside(&self, file_name: &[u8], why: Error, found: &mut Found) -> Result<()> {
+        let to = |name: &[u8]| {
+            self.records.rename(file_name, &self.damaged, name, RenameFlags::NOREPLACE)
+        };
+        let mut moved = to(file_name);
+        let mut number = 2_u32;
+        while moved == Err(Errno::EXIST) {
+            moved = to(&[file_name, format!("~{number}").as_bytes()].concat());
+            number += 1;
+        }
+        match moved {
+            Err(error) if is_starved(error) => {
+                return moved.during("set aside the damaged record", file_name);
+            }
+            Err(error) => {
+                let hint = "until it is mended or removed its name is not given again, and no \
+                            directory without a record is removed";
+                let why = why.within(format_args!("set aside a damaged record: {error}"));
+                found.stays(file_name, why.hint(hint));
+            }
+            Ok(()) => {}
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Which snapshots there are, which stands on which, and what may be done: no input or output.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::record::{SnapshotRecord, kept};
 use super::{Labels, SnapshotKind, SnapshotUsage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::file_name::encode;
 use crate::inode::Timestamp;
 
 /// All snapshots, as they are on disk.
@@ -15,11 +16,17 @@ pub(super) struct Graph {
     children: HashMap<String, usize>,
     /// The highest number that any directory has or had.
     highest: u64,
+    /// Files that lie where records do, and are none.
+    taken: HashSet<Box<[u8]>>,
 }
 
 impl Graph {
-    pub(super) fn of(records: Vec<SnapshotRecord>, highest: u64) -> Self {
-        let mut graph = Self { highest, ..Self::default() };
+    pub(super) fn of(
+        records: Vec<SnapshotRecord>,
+        taken: HashSet<Box<[u8]>>,
+        highest: u64,
+    ) -> Self {
+        let mut graph = Self { highest, taken, ..Self::default() };
         records.into_iter().for_each(|record| graph.add(record));
         graph
     }
@@ -161,6 +168,12 @@ impl Graph {
         if self.records.contains_key(name) {
             let message = format!("there is a snapshot {name:?} already");
             return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        let file = encode(name);
+        if self.taken.contains(file.as_bytes()) {
+            let message = format!("there is a damaged record of a snapshot {name:?}");
+            return Err(Error::new(ErrorKind::Corrupt, message)
+                .hint(format!("mend or remove the file records/{file}, and start anew")));
         }
         Ok(())
     }

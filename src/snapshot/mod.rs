@@ -42,7 +42,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inode::Timestamp;
 use crate::sys::durable::Durability;
-use disk::Disk;
+use disk::{Disk, Found};
 use graph::Graph;
 pub use mounts::SnapshotMount;
 use record::SnapshotRecord;
@@ -120,6 +120,7 @@ pub struct Snapshots(Arc<Inner>);
 struct Inner {
     disk: Disk,
     mount_options: Vec<String>,
+    problems: Vec<Error>,
     state: Mutex<State>,
     /// Signalled when a name is no longer busy.
     settled: Condvar,
@@ -161,17 +162,20 @@ impl Snapshots {
     /// # Errors
     /// [`ErrorKind::InUse`] where another process has it open; [`ErrorKind::AlreadyExists`] where
     /// the directory holds something else; [`ErrorKind::Unsupported`] for a newer format. A record
-    /// that cannot be read is no error: see [`damaged`](Self::damaged).
+    /// that cannot be read is no error: see [`damaged`](Self::damaged) and
+    /// [`problems`](Self::problems).
     pub fn open(root: impl AsRef<Path>, options: &SnapshotsOptions) -> Result<Self> {
         let root = root.as_ref();
         let opened = Disk::open(root, options.durability);
-        let (disk, records) = opened
+        let (disk, found) = opened
             .map_err(|error| error.within(format_args!("open snapshots {}", root.display())))?;
         let highest = disk.highest_id()?;
-        let state = State { graph: Graph::of(records, highest), busy: HashSet::new() };
+        let Found { records, taken, problems } = found;
+        let state = State { graph: Graph::of(records, taken, highest), busy: HashSet::new() };
         Ok(Self(Arc::new(Inner {
             disk,
             mount_options: options.mount_options.clone(),
+            problems,
             state: Mutex::new(state),
             settled: Condvar::new(),
         })))
@@ -351,12 +355,20 @@ impl Snapshots {
 
     /// Records that could not be read when this was opened, or whose files are lost, by the names of
     /// their files in `damaged/`. They are kept, and with them every directory without a record,
-    /// until somebody removes them.
+    /// until somebody removes them. One whose name is there already has a number behind it: `NAME~2`.
     ///
     /// # Errors
     /// As `readdir(3)`.
     pub fn damaged(&self) -> Result<Vec<String>> {
         self.0.disk.damaged()
+    }
+
+    /// What could not be brought in order when this was opened, and stays as it was.
+    ///
+    /// A record that could neither be read nor set aside is among it: its name cannot be used until
+    /// somebody has mended it and this is opened again ([`ErrorKind::Corrupt`]).
+    pub fn problems(&self) -> &[Error] {
+        &self.0.problems
     }
 
     /// Where the files of a snapshot lie; of an active one, where the mount writes.

@@ -195,6 +195,47 @@ fn a_damaged_record_is_set_aside_and_nothing_is_lost() {
 }
 
 #[test]
+fn whatever_lies_in_the_place_of_a_record_is_set_aside() {
+    let bed = Bed::new();
+    let s = bed.open();
+    committed(&s, "base", None);
+    committed(&s, "other", None);
+    drop(s);
+    let record = bed.root().join("records/base");
+    let sound = std::fs::read(&record).unwrap();
+    let put: [(&str, &dyn Fn()); 4] = [
+        ("directory", &|| std::fs::create_dir_all(record.join("full")).unwrap()),
+        ("symlink", &|| std::os::unix::fs::symlink("other", &record).unwrap()),
+        ("fifo", &|| {
+            let dir = crate::sys::Dir::open_ambient(bed.root().join("records")).unwrap();
+            let device = crate::inode::Device { major: 0, minor: 0 };
+            dir.make_node(b"base", rustix::fs::FileType::Fifo, 0o600, device).unwrap();
+        }),
+        ("other's", &|| {
+            std::fs::copy(record.with_file_name("other"), &record).unwrap();
+        }),
+    ];
+    for (n, (what, put)) in put.into_iter().enumerate() {
+        std::fs::remove_file(&record).unwrap();
+        put();
+        // Nor does one that was being written.
+        std::fs::create_dir_all(bed.root().join("records/.new.new/full")).unwrap();
+        let s = bed.open();
+        // Those before are kept beside it.
+        assert_eq!(bed.names("records"), ["other"], "{what}");
+        assert_eq!(s.damaged().unwrap().len(), 2 * (n + 1), "{what}");
+        assert_eq!(kind(s.stat("base")), ErrorKind::NotFound, "{what}");
+        assert_eq!(s.stat("other").unwrap().kind, SnapshotKind::Committed, "{what}");
+        assert!(bed.root().join("snapshots/1/fs/base").exists(), "{what}");
+        assert!(s.problems().is_empty(), "{what}");
+        drop(s);
+        std::fs::write(&record, &sound).unwrap();
+    }
+    assert_eq!(bed.names("damaged")[4..], ["base", "base~2", "base~3", "base~4"]);
+    assert_eq!(bed.open().stat("base").unwrap().kind, SnapshotKind::Committed);
+}
+
+#[test]
 fn foreign_directories_are_not_touched() {
     let bed = Bed::new();
     std::fs::create_dir(bed.root()).unwrap();
