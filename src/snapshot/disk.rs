@@ -223,16 +223,13 @@ impl Disk {
 
     /// Writes a record; names that were made in `dirs` before are there where it is.
     fn write(&self, record: &SnapshotRecord, flags: RenameFlags, dirs: &[&Dir]) -> Result<()> {
-        let bytes = serde_json::to_vec(record);
-        let bytes = bytes.map_err(|error| {
-            Error::new(ErrorKind::Io, "serialise the record of a snapshot").because(error)
-        })?;
+        let bytes = bytes_of(record)?;
         let name = encode(&record.name);
         let temporary = temporary_name(name.as_bytes());
         let flags_open = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let write = || -> SysResult<()> {
             let mut file = self.records.open(&temporary, flags_open, 0o600)?;
-            let written = file.write_all(&bytes).and_then(|()| file.write_all(b"\n"));
+            let written = file.write_all(&bytes);
             written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             let dirs = dirs.iter().copied().chain((!dirs.is_empty()).then_some(&self.snapshots));
             self.durability.sync_file_and_names(&file, dirs)?;
@@ -311,7 +308,7 @@ impl Disk {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let file = self.records.open(file_name, flags, 0).during("open record", file_name)?;
         let mut bytes = Vec::new();
-        file.take(MOST_RECORD).read_to_end(&mut bytes).during("read record", file_name)?;
+        file.take(MOST_RECORD as u64).read_to_end(&mut bytes).during("read record", file_name)?;
         let damage = |what: &str| {
             let name = String::from_utf8_lossy(file_name);
             Error::new(ErrorKind::Corrupt, format!("read record {name}: {what}"))
@@ -355,7 +352,22 @@ impl Disk {
 }
 
 /// The most bytes that a record may have: labels of 4 KiB each, and many of them.
-const MOST_RECORD: u64 = 16 << 20;
+pub(super) const MOST_RECORD: usize = 16 << 20;
+
+/// A record as it is written: no longer than what is read.
+fn bytes_of(record: &SnapshotRecord) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(record).map_err(|error| {
+        Error::new(ErrorKind::Io, "serialise the record of a snapshot").because(error)
+    })?;
+    bytes.push(b'\n');
+    if bytes.len() > MOST_RECORD {
+        let length = bytes.len();
+        let message = format!("its record would have {length} bytes, and may have {MOST_RECORD}");
+        return Err(Error::new(ErrorKind::InvalidInput, message)
+            .hint("give it fewer labels, or shorter ones"));
+    }
+    Ok(bytes)
+}
 
 /// The numbers that are names in a directory.
 fn ids(dir: &Dir) -> SysResult<HashSet<u64>> {

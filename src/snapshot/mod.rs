@@ -185,7 +185,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`]; [`ErrorKind::NotFound`] where there is no such parent,
-    /// [`ErrorKind::InvalidInput`] where it is not committed.
+    /// [`ErrorKind::InvalidInput`] where it is not committed, or where the labels are too many:
+    /// a record may have 16 MiB.
     pub fn prepare(
         &self,
         key: &str,
@@ -256,7 +257,8 @@ impl Snapshots {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`]; [`ErrorKind::NotFound`] where there is no `key`, or no
     /// `parent`; [`ErrorKind::WrongState`] where `key` is not active, or `parent` not committed;
-    /// [`ErrorKind::InvalidInput`] where it stands on another parent already.
+    /// [`ErrorKind::InvalidInput`] where it stands on another parent already, or where the labels
+    /// are too many.
     pub fn commit(
         &self,
         name: &str,
@@ -329,15 +331,18 @@ impl Snapshots {
     /// Changes what is written on a snapshot.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where the labels are too many.
     pub fn update(&self, name: &str, change: LabelChange) -> Result<Snapshot> {
-        let mut state = self.settled([name]);
-        let mut record = state.graph.get(name)?.clone();
-        record.change_labels(change, now());
-        self.0.disk.replace(&record)?;
-        let shown = record.shown();
-        state.graph.add(record);
-        Ok(shown)
+        let update = || {
+            let mut state = self.settled([name]);
+            let mut record = state.graph.get(name)?.clone();
+            record.change_labels(change, now());
+            self.0.disk.replace(&record)?;
+            let shown = record.shown();
+            state.graph.add(record);
+            Ok(shown)
+        };
+        update().map_err(|error: Error| error.within(format_args!("update snapshot {name:?}")))
     }
 
     /// The room that a snapshot takes: of a committed one as it was written down, of an active one

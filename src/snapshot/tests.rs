@@ -265,6 +265,39 @@ fn labels_change() {
 }
 
 #[test]
+fn no_record_is_written_that_would_not_be_read() {
+    let bed = Bed::new();
+    let s = bed.open();
+    s.prepare("k", None, labels(&[("a", "1")])).unwrap();
+    let before = s.stat("k").unwrap();
+    let large = || labels(&[("large", &"v".repeat(disk::MOST_RECORD))]);
+    let refused = s.update("k", LabelChange::Some(large())).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(refused.to_string().starts_with("update snapshot \"k\": its record would have 167"));
+    assert_eq!(kind(s.update("k", LabelChange::All(large()))), ErrorKind::InvalidInput);
+    assert_eq!(kind(s.prepare("new", None, large())), ErrorKind::InvalidInput);
+    assert_eq!(kind(s.view("new", None, large())), ErrorKind::InvalidInput);
+    assert_eq!(kind(s.commit("new", "k", None, large())), ErrorKind::InvalidInput);
+    assert_eq!(
+        (bed.names("records"), bed.names("snapshots")),
+        (vec!["k".into()], vec!["1".into()])
+    );
+    assert_eq!(s.stat("k").unwrap(), before);
+    // As large as can be, but for a time, which is written with as many digits as it has.
+    let record = bed.root().join("records/k");
+    let length = || usize::try_from(std::fs::metadata(&record).unwrap().len()).unwrap();
+    let with = |length: usize| LabelChange::All(labels(&[("l", &"v".repeat(length))]));
+    s.update("k", with(100)).unwrap();
+    let most = 100 + disk::MOST_RECORD - length();
+    assert_eq!(kind(s.update("k", with(most + 10))), ErrorKind::InvalidInput);
+    s.update("k", with(most - 10)).unwrap();
+    assert!(length() > disk::MOST_RECORD - 30);
+    let before = s.stat("k").unwrap();
+    drop(s);
+    assert_eq!(bed.open().stat("k").unwrap(), before);
+}
+
+#[test]
 fn layers_unpacked_side_by_side_are_stacked_when_they_are_committed() {
     let bed = Bed::new();
     let s = bed.open();
