@@ -6,6 +6,7 @@
 pub mod filter;
 pub mod proto;
 pub mod service;
+pub mod socket;
 
 pub mod rpc {
     //! The server and the client of `containerd.services.snapshots.v1`.

@@ -1,7 +1,6 @@
 //! `overlay2-snapshotter`: serves snapshots to containerd on a socket, until it is told to end.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -9,7 +8,7 @@ use overlay2::Durability;
 use overlay2::snapshot::{Snapshots, SnapshotsOptions};
 use overlay2_snapshotter::rpc::snapshots_server::SnapshotsServer;
 use overlay2_snapshotter::service::{Service, tell};
-use tokio::net::UnixListener;
+use overlay2_snapshotter::socket::Socket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -84,22 +83,23 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
     let cleaner = snapshots.clone();
     // What was removed by one that was killed.
     tokio::task::spawn_blocking(move || cleaner.cleanup().inspect_err(tell));
-    let listener = listen(&arguments.address)
-        .map_err(|error| format!("listen on {}: {error}", arguments.address.display()))?;
     let mut ended = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let (listener, socket) = Socket::listen(&arguments.address)
+        .await
+        .map_err(|error| format!("listen on {}: {error}", arguments.address.display()))?;
     notify_ready();
     let stop = async move {
         tokio::select! {
             _ = ended.recv() => {}
             _ = interrupted.recv() => {}
         }
+        // Whoever comes after makes its own.
+        socket.remove();
     };
     let service = SnapshotsServer::new(Service::new(snapshots));
     let server = Server::builder().add_service(service);
     server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await?;
-    // Whoever comes after makes its own.
-    let _ = std::fs::remove_file(&arguments.address);
     Ok(())
 }
 
@@ -110,23 +110,6 @@ fn warn_of_damage(snapshots: &Snapshots) -> Result<(), Failure> {
     }
     snapshots.problems().iter().for_each(tell);
     Ok(())
-}
-
-/// Listens on the socket, which root alone may use; one that nobody listens on any more goes.
-fn listen(address: &Path) -> std::io::Result<UnixListener> {
-    if let Some(parent) = address.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    if std::os::unix::net::UnixStream::connect(address).is_ok() {
-        return Err(std::io::Error::other("somebody listens there already"));
-    }
-    match std::fs::remove_file(address) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(address)?;
-    std::fs::set_permissions(address, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// Tells a service manager that waits for it (sd_notify(3)).

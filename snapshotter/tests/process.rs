@@ -112,3 +112,63 @@ fn what_the_process_lacks_is_no_damage() {
         std::fs::rename(bed.root().join("damaged/it"), bed.root().join("records/it")).unwrap();
     }
 }
+
+/// Starts it where it cannot, and gives what it says.
+fn refused(bed: &Bed) -> String {
+    let mut process = Process::start(bed.command().stderr(Stdio::piped()));
+    assert_eq!(process.wait(MINUTE).code(), Some(1));
+    process.log()
+}
+
+#[test]
+fn nothing_but_a_socket_that_nobody_uses_is_removed() {
+    let bed = Bed::new();
+    let socket = bed.socket();
+    std::fs::write(&socket, "mine").unwrap();
+    let log = refused(&bed);
+    let said = format!("listen on {}: a file has that name; give another", socket.display());
+    assert!(log.contains(&said), "{log}");
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "mine");
+    std::fs::remove_file(&socket).unwrap();
+
+    std::os::unix::fs::symlink("elsewhere", &socket).unwrap();
+    assert!(refused(&bed).contains("a symlink has that name"));
+    assert_eq!(std::fs::read_link(&socket).unwrap().to_str(), Some("elsewhere"));
+    std::fs::remove_file(&socket).unwrap();
+
+    std::fs::create_dir(&socket).unwrap();
+    assert!(refused(&bed).contains("a directory has that name"));
+    std::fs::remove_dir(&socket).unwrap();
+
+    // In use, though not by one that listens.
+    let other = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    assert!(refused(&bed).contains("whether anybody uses that socket is not known"));
+    assert!(socket.exists());
+    drop(other);
+    // One that was left behind goes.
+    bed.serve().kill();
+    assert!(socket.exists());
+    let running = bed.serve();
+    let elsewhere = bed.command_in(&bed.path().join("another"));
+    let mut process = Process::start({ elsewhere }.stderr(Stdio::piped()));
+    assert_eq!(process.wait(MINUTE).code(), Some(1));
+    assert!(process.log().contains("somebody listens there already"));
+    runtime().block_on(async { listed(&mut connect(&bed).await, &[]).await });
+    drop(running);
+}
+
+#[test]
+fn the_socket_of_another_stays_at_the_end() {
+    let bed = Bed::new();
+    let mut process = bed.serve();
+    std::fs::remove_file(bed.socket()).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(bed.socket()).unwrap();
+    process.terminate();
+    assert_eq!(process.wait(MINUTE).code(), Some(0));
+    assert!(bed.socket().exists(), "another listens on it");
+    drop(other);
+    let mut process = bed.serve();
+    process.terminate();
+    assert_eq!(process.wait(MINUTE).code(), Some(0));
+    assert!(!bed.socket().exists(), "its own");
+}

@@ -104,8 +104,13 @@ impl Bed {
 
     /// The snapshotter on these.
     pub(crate) fn command(&self) -> Command {
+        self.command_in(&self.root())
+    }
+
+    /// As [`command`](Self::command), on another directory of snapshots.
+    pub(crate) fn command_in(&self, root: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_overlay2-snapshotter"));
-        command.arg("--root").arg(self.root()).arg("--address").arg(self.socket());
+        command.arg("--root").arg(root).arg("--address").arg(self.socket());
         command
     }
 
