@@ -1,7 +1,10 @@
 //! `overlay2-snapshotter`: serves snapshots to containerd on a socket, until it is told to end.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use overlay2::Durability;
@@ -9,7 +12,9 @@ use overlay2::snapshot::{Snapshots, SnapshotsOptions};
 use overlay2_snapshotter::rpc::snapshots_server::SnapshotsServer;
 use overlay2_snapshotter::service::{Service, tell};
 use overlay2_snapshotter::socket::Socket;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -49,6 +54,9 @@ enum Kept {
     None,
 }
 
+/// How long clients and calls are waited for, once it was told to end.
+const GRACE: Duration = Duration::from_secs(5);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[expect(clippy::print_stderr, reason = "a service's log is its standard error")]
@@ -56,9 +64,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let served = runtime
-        .map_err(|error| format!("start: {error}").into())
-        .and_then(|runtime| runtime.block_on(serve(arguments)));
+    let served = runtime.map_err(|error| format!("start: {error}").into()).and_then(|runtime| {
+        let served = runtime.block_on(serve(arguments));
+        // What is not finished by now is as after a crash.
+        runtime.shutdown_background();
+        served
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,29 +89,70 @@ async fn serve(arguments: Arguments) -> Result<(), Failure> {
         Kept::None => Durability::None,
     };
     options.mount_options = arguments.mount_options;
-    let snapshots = Snapshots::open(&arguments.root, &options)?;
+    let snapshots = Arc::new(Snapshots::open(&arguments.root, &options)?);
     warn_of_damage(&snapshots)?;
-    let cleaner = snapshots.clone();
+    let cleaner = Arc::clone(&snapshots);
     // What was removed by one that was killed.
     tokio::task::spawn_blocking(move || cleaner.cleanup().inspect_err(tell));
-    let mut ended = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new()?;
     let (listener, socket) = Socket::listen(&arguments.address)
         .await
         .map_err(|error| format!("listen on {}: {error}", arguments.address.display()))?;
     notify_ready();
-    let stop = async move {
-        tokio::select! {
-            _ = ended.recv() => {}
-            _ = interrupted.recv() => {}
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server::builder()
+        .add_service(SnapshotsServer::new(Service::new(Arc::clone(&snapshots))))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            drop(stopped.await);
+        });
+    let mut served = pin!(async {
+        server.await?;
+        // Whoever still works for a client that went has a share of them.
+        while Arc::strong_count(&snapshots) > 1 {
+            sleep(Duration::from_millis(20)).await;
         }
-        // Whoever comes after makes its own.
-        socket.remove();
-    };
-    let service = SnapshotsServer::new(Service::new(snapshots));
-    let server = Server::builder().add_service(service);
-    server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await?;
+        Ok(())
+    });
+    tokio::select! {
+        done = &mut served => return done,
+        () = signals.come() => {}
+    }
+    // While it is open. Whoever comes after makes its own.
+    socket.remove();
+    drop(stop);
+    tokio::select! {
+        done = &mut served => return done,
+        () = signals.come() => {}
+        () = sleep(GRACE) => {}
+    }
+    warn_of_haste();
     Ok(())
+}
+
+/// What tells a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next.
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a service's log is its standard error")]
+fn warn_of_haste() {
+    eprintln!("overlay2-snapshotter: ended while a client was connected, or a call not finished");
 }
 
 #[expect(clippy::print_stderr, reason = "a service's log is its standard error")]

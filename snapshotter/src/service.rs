@@ -31,9 +31,9 @@ type Make = fn(&Snapshots, &str, Option<&str>, Labels) -> overlay2::Result<Vec<S
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
-    /// Serves these.
-    pub fn new(snapshots: Snapshots) -> Self {
-        Self { snapshots: Arc::new(snapshots) }
+    /// Serves these; each call that is being made holds a share.
+    pub fn new(snapshots: Arc<Snapshots>) -> Self {
+        Self { snapshots }
     }
 
     async fn call<T: Send + 'static>(

@@ -5,9 +5,9 @@
 mod common;
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{Bed, Client, Process, connect, key, listed, prepare, runtime, skip};
+use common::{Bed, Client, Process, connect, key, listed, prepare, runtime, skip, wait_for};
 use overlay2_snapshotter::proto::CleanupRequest;
 use tonic::Code;
 
@@ -171,4 +171,74 @@ fn the_socket_of_another_stays_at_the_end() {
     process.terminate();
     assert_eq!(process.wait(MINUTE).code(), Some(0));
     assert!(!bed.socket().exists(), "its own");
+}
+
+/// How long it is waited for clients, nearly.
+const NEARLY: Duration = Duration::from_millis(4500);
+
+#[test]
+fn it_ends_though_a_client_does_not_answer() {
+    let bed = Bed::new();
+    let mut process = bed.serve();
+    let silent = std::os::unix::net::UnixStream::connect(bed.socket()).unwrap();
+    let began = Instant::now();
+    process.signal("INT");
+    assert_eq!(process.wait(MINUTE / 3).code(), Some(0));
+    assert!(began.elapsed() > NEARLY, "it waited {:?}", began.elapsed());
+    assert!(!bed.socket().exists());
+    drop(silent);
+
+    let mut process = bed.serve();
+    let silent = std::os::unix::net::UnixStream::connect(bed.socket()).unwrap();
+    let began = Instant::now();
+    process.terminate();
+    wait_for("the end of the socket", || !bed.socket().exists());
+    process.terminate();
+    assert_eq!(process.wait(MINUTE).code(), Some(0));
+    assert!(began.elapsed() < NEARLY, "at the second signal: {:?}", began.elapsed());
+    drop(silent);
+
+    // One that does nothing, but answers.
+    let mut process = bed.serve();
+    let runtime = runtime();
+    let mut client = runtime.block_on(connect(&bed));
+    runtime.block_on(committed(&mut client, "it"));
+    let began = Instant::now();
+    process.terminate();
+    assert_eq!(process.wait(MINUTE).code(), Some(0));
+    assert!(began.elapsed() < NEARLY, "it had nothing to wait for: {:?}", began.elapsed());
+}
+
+#[test]
+fn a_call_that_is_being_made_is_waited_for() {
+    let bed = Bed::new();
+    // A record is written to a FIFO, for which somebody has to read it.
+    let fifo = bed.root().join("records/.slow.new");
+    let prepare_slowly = |runtime: &tokio::runtime::Runtime| {
+        let process = bed.wait_for_it(bed.command().args(["--durability", "none"]));
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut client = runtime.block_on(connect(&bed));
+        let call = runtime.spawn(async move { client.prepare(prepare("slow", "")).await });
+        wait_for("the call", || !bed.names("snapshots").is_empty());
+        process.terminate();
+        wait_for("the end of the socket", || !bed.socket().exists());
+        (process, call)
+    };
+    let runtime = runtime();
+    // It takes too long.
+    let began = Instant::now();
+    let (mut process, call) = prepare_slowly(&runtime);
+    assert_eq!(process.wait(MINUTE / 3).code(), Some(0));
+    assert!(began.elapsed() > NEARLY, "it waited {:?}", began.elapsed());
+    assert!(runtime.block_on(call).unwrap().is_err());
+    bed.serve().kill();
+    assert!(bed.names("snapshots").is_empty() && bed.names("records").is_empty());
+
+    let (mut process, call) = prepare_slowly(&runtime);
+    std::thread::sleep(Duration::from_secs(1));
+    let record = std::fs::read_to_string(&fifo).unwrap();
+    assert!(record.contains("\"slow\""), "{record}");
+    assert_eq!(process.wait(MINUTE).code(), Some(0));
+    assert!(runtime.block_on(call).unwrap().is_ok(), "it was answered");
+    assert_eq!(bed.names("records"), ["slow"]);
 }
