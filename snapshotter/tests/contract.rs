@@ -168,7 +168,15 @@ fn a_killed_snapshotter_has_lost_nothing() {
             let tasks: Vec<_> = (0..4)
                 .map(|n| tokio::spawn(work(client.clone(), format!("r{round}c{n}"))))
                 .collect();
-            tokio::time::sleep(std::time::Duration::from_millis(100 + 70 * round)).await;
+            let (mut other, prefix) = (client, format!("r{round}c"));
+            while !listed(&mut other, &["kind==committed"])
+                .await
+                .iter()
+                .any(|name| name.starts_with(&prefix))
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(70 * round)).await;
             process.kill();
             let mut reported = Vec::new();
             for task in tasks {
