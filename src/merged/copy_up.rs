@@ -91,13 +91,6 @@ impl Core {
         Ok(is_cut)
     }
 
-    /// Whether a node is in the upper layer with all that belongs to it.
-    pub(super) fn is_whole_upper(&self, node: &Node) -> SysResult<bool> {
-        let real = node.real();
-        let has_data = !matches!(&real, Real::File(file) if file.data.is_some());
-        Ok(self.upper.is_some() && real.layer()? == 0 && has_data)
-    }
-
     /// Copies up a node whose parent, as far as is known, has the status `above`; gives its own
     /// where it was copied, and whether the copy [is cut](Finished::is_cut).
     fn copy_up_one(
@@ -111,10 +104,10 @@ impl Core {
         if self.is_whole_upper(node)? {
             return Ok(None);
         }
-        let real = node.real();
         if self.is_upper(node)? {
-            return self.complete(node, &real, data).map(|()| None);
+            return self.complete(node, data).map(|()| None);
         }
+        let real = node.real();
         let Place { parent, name } = node.place().ok_or(Errno::EXIST)?;
         let to = &parent.upper_part()?.dir;
         // As in the kernel, from before the copy.
@@ -235,7 +228,7 @@ impl Core {
         }
     }
 
-    fn copy_and_sync(&self, from: &File, to: &File, length: u64) -> SysResult<()> {
+    pub(super) fn copy_and_sync(&self, from: &File, to: &File, length: u64) -> SysResult<()> {
         match copy::contents(from, to, length, &self.upper()?.sharing)? {
             Written::Bytes => self.options.durability.sync_file(to),
             Written::Shared | Written::Nothing => Ok(()),
@@ -372,24 +365,6 @@ impl Core {
         let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No })];
         parts.extend(node.parts()?.parts.iter().map(Arc::clone));
         Ok(Real::Directory(Arc::new(MergedDir { parts })))
-    }
-
-    /// Brings the data up of an upper file that has only the attributes.
-    fn complete(&self, node: &Node, real: &Real, data: Data) -> SysResult<()> {
-        let Real::File(file) = real else { return Ok(()) };
-        let Some(below) = &file.data else { return Ok(()) };
-        let stat = real.stat()?;
-        if data == Data::Whole {
-            let source = dir::reopen(below.as_fd(), OFlags::RDONLY)?;
-            let to = dir::reopen(file.held.as_fd(), OFlags::WRONLY)?;
-            self.copy_and_sync(&source, &to, u64::try_from(stat.st_size).unwrap_or(0))?;
-        }
-        inode_io::set_times(Target::held(&*file.held), atime_of(&stat), mtime_of(&stat))?;
-        xattr::remove(Target::held(&*file.held), &self.options.namespace.name(mark::METACOPY))?;
-        let held = Arc::clone(&file.held);
-        let whole = RealFile { layer: 0, kind: file.kind, held, access: file.access, data: None };
-        node.set_real(Real::File(Arc::new(whole)));
-        Ok(())
     }
 }
 

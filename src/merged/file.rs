@@ -252,7 +252,7 @@ impl Core {
 
     /// What is read of a node now, and whether that will not change any more.
     fn open_to_read(&self, node: &Node) -> SysResult<(Arc<std::fs::File>, bool)> {
-        let Real::File(real) = node.real() else { return Err(Errno::ISDIR) };
+        let Real::File(real) = self.real_now(node)? else { return Err(Errno::ISDIR) };
         let is_final = real.data.is_none() && (self.upper.is_none() || real.layer == 0);
         if is_final && self.upper.is_some() {
             // Its mode may have changed since it was opened.

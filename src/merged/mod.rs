@@ -6,8 +6,8 @@
 //! mount the same directories before and after, though not meanwhile.
 //!
 //! How it is built: `node` knows the objects of the tree and the handles behind them; `lookup`
-//! finds them; `copy_up`, `create`, `remove`, `rename` and `attributes` change them, by node and
-//! name; `path` turns paths into nodes, inside the root and nowhere else; the methods of [`Tree`],
+//! finds them; `copy_up`, `complete`, `create`, `remove`, `rename` and `attributes` change them, by
+//! node and name; `path` turns paths into nodes, inside the root and nowhere else; the methods of [`Tree`],
 //! [`Node`] and [`File`] are thin over all that. A server of a file system protocol sits on
 //! [`Node`]: objects and names, no paths. Errors carry the number that the kernel would give.
 //!
@@ -42,6 +42,7 @@
 //!   [`Redirects::Follow`] or [`Redirects::Write`].
 
 mod attributes;
+mod complete;
 mod copy_up;
 mod copy_up_nested;
 mod create;
@@ -191,6 +192,8 @@ struct Core {
     moves: Mutex<()>,
     /// The numbers under which files that were copied up here are shown, by the upper file's own.
     shown_as: Mutex<HashMap<Identity, Identity>>,
+    /// Held while an upper file gets its data, one of them by its inode number.
+    completing: [Mutex<()>; 16],
     options: Options,
 }
 
@@ -255,6 +258,7 @@ impl Core {
             root,
             moves: Mutex::default(),
             shown_as: Mutex::default(),
+            completing: Default::default(),
             options: *options,
         })
     }

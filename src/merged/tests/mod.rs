@@ -27,6 +27,8 @@ mod handles;
 mod laws;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod metacopy;
 mod model;
 #[cfg(test)]
 mod races;
