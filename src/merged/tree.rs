@@ -30,7 +30,7 @@ pub enum SetTime {
 }
 
 impl SetTime {
-    fn spec(self) -> Timespec {
+    pub(super) fn spec(self) -> Timespec {
         match self {
             Self::Keep => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
             Self::Now => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },

@@ -35,6 +35,7 @@ pub(super) enum Op {
     Chown(String, u32, u32),
     Lchown(String, u32, u32),
     SetTimes(String, i64),
+    SetBothTimes(String, SetTime, SetTime),
     SetSymlinkTimes(String, i64),
     SetXattr(String, String, String, XattrMode),
     RemoveXattr(String, String),
@@ -156,6 +157,9 @@ fn run_on_tree(tree: &Tree, op: &Op) -> crate::Result<String> {
         Op::SetTimes(path, at) => {
             let time = SetTime::At(Timestamp::from_seconds(*at));
             tree.set_times(path, time, time).map(done)
+        }
+        Op::SetBothTimes(path, access, modification) => {
+            tree.set_times(path, *access, *modification).map(done)
         }
         Op::SetSymlinkTimes(path, at) => {
             let time = SetTime::At(Timestamp::from_seconds(*at));
@@ -423,6 +427,12 @@ impl Mounted {
             Op::SetTimes(path, at) => {
                 let held = self.held(path, true)?;
                 rustix::fs::utimensat(held, "", &times(*at), AtFlags::EMPTY_PATH).map(done)
+            }
+            Op::SetBothTimes(path, access, modification) => {
+                let held = self.held(path, true)?;
+                let (last_access, last_modification) = (access.spec(), modification.spec());
+                let times = rustix::fs::Timestamps { last_access, last_modification };
+                rustix::fs::utimensat(held, "", &times, AtFlags::EMPTY_PATH).map(done)
             }
             Op::SetSymlinkTimes(path, at) => {
                 let held = self.held(path, false)?;

@@ -205,6 +205,45 @@ fn others_files_are_not_linked() {
     check("others_files_are_not_linked", &lines, &ops);
 }
 
+/// Who may write to a file may set its times to now, and to nothing else.
+#[test]
+fn times_of_others_files_are_set_to_now_alone() {
+    use crate::merged::SetTime::{At, Keep, Now};
+    let test = "times_of_others_files_are_set_to_now_alone";
+    if !can_become(test) {
+        return;
+    }
+    let at = At(crate::Timestamp::from_seconds(7));
+    let mut ops = Vec::new();
+    for path in ["open", "closed", "own", "dir"] {
+        for access in [Now, Keep, at] {
+            ops.extend([Now, Keep, at].map(|to| Op::SetBothTimes(path.to_owned(), access, to)));
+        }
+        ops.push(Op::Stat(path.to_owned()));
+    }
+    let upper = |bed: &Bed| {
+        for (name, owner, mode) in
+            [("open", STRANGER, 0o666), ("closed", STRANGER, 0o644), ("own", USER, 0o444)]
+        {
+            let path = bed.path("upper").join(name);
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true).open(&path).unwrap();
+            chown(&path, Some(owner), Some(owner)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let dir = bed.path("upper/dir");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    let (ours, theirs) = (bed(&[vec![]]), bed(&[vec![]]));
+    [&ours, &theirs].into_iter().for_each(upper);
+    let (ours, theirs) = (on_merged(&ours, &ops), on_kernel(&theirs, &ops));
+    for ((op, our), their) in ops.iter().zip(&ours.0).zip(&theirs.0) {
+        assert_eq!(our, their, "{op:?}");
+    }
+    assert_eq!(ours.1, theirs.1);
+}
+
 #[test]
 fn permission_is_asked_before_types() {
     let s = str::to_owned;
