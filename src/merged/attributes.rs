@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::Core;
 use super::copy_up::Data;
 use super::node::{Access as Held, Node, Real};
-use super::ownership::real_kind;
+use super::ownership::{mode_after_chown, real_kind};
 use super::rename::{End, RenameMode};
 use crate::format::override_stat;
 use crate::sys::dir::{self, SysResult};
@@ -72,21 +72,26 @@ impl Core {
         }
         self.copy_up(node, Data::Whole)?;
         node.set_searched(false);
+        let is_directory = node.is_directory();
         let recorded = self.change_record(node, |record| {
             record.uid = uid.unwrap_or(record.uid);
             record.gid = gid.unwrap_or(record.gid);
+            record.mode = mode_after_chown(record.mode, is_directory);
         })?;
-        if recorded {
-            return Ok(());
-        }
         let real = node.real();
-        let stat = real.stat()?;
-        let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
-        let set = |target| self.set_owner_or_record(target, &stat, uid, gid, stat.st_mode & 0o7777);
-        match set(real.target()?) {
-            Err(Errno::OVERFLOW) => Err(Errno::INVAL),
-            other => other,
+        let target = real.target()?;
+        if !recorded {
+            let stat = real.stat()?;
+            let mode = mode_after_chown(stat.st_mode & 0o7777, is_directory);
+            let ids = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
+            match self.set_owner_or_record(target, &stat, ids.0, ids.1, mode) {
+                Ok(true) => {}
+                Err(Errno::OVERFLOW) => return Err(Errno::INVAL),
+                other => return other.map(|_| ()),
+            }
         }
+        // What else a change of owner takes away: a capability.
+        inode_io::chown(target, u32::MAX, u32::MAX)
     }
 
     /// Sets the times.

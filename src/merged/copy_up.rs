@@ -247,8 +247,12 @@ impl Core {
         // The owner comes first, since changing it clears a file's capabilities.
         let fresh = self.status(to)?;
         let same_owner = (fresh.st_uid, fresh.st_gid) == (stat.st_uid, stat.st_gid);
-        if !same_owner && self.recorded(from, stat)?.is_none() {
-            self.set_owner_or_record(to, stat, stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)?;
+        let mut mode = stat.st_mode & 0o7777;
+        if !same_owner
+            && self.recorded(from, stat)?.is_none()
+            && self.set_owner_or_record(to, stat, stat.st_uid, stat.st_gid, mode)?
+        {
+            mode = override_stat::mode_on_disk(mode, type_of(stat) == FileType::Directory);
         }
         let has_xattrs = self.copy_xattrs(from, to)?;
         if marked {
@@ -257,7 +261,7 @@ impl Core {
         // Neither an owner nor an access list has changed the bits that it was created with.
         let same_mode = same_owner && !has_xattrs && fresh.st_mode == stat.st_mode;
         if !same_mode && type_of(stat) != FileType::Symlink {
-            inode_io::chmod(to, stat.st_mode & 0o7777)?;
+            inode_io::chmod(to, mode)?;
         }
         // A truncation sets the times, which a new file has, and takes away what lets others act as
         // its owner.
@@ -348,16 +352,15 @@ impl Core {
         lower: &Stat,
     ) -> SysResult<()> {
         let work = &self.upper()?.work;
-        let closed = lower.st_mode & 0o200 == 0 && !is_root();
-        if closed {
+        let mut closed = None;
+        if lower.st_mode & 0o200 == 0 && !is_root() {
             // Moving a directory rewrites its `..`, for which its owner must be able to write.
-            work.chmod(temporary.name(), (lower.st_mode & 0o7777) | 0o200)?;
+            let mode = work.stat(temporary.name())?.st_mode & 0o7777;
+            work.chmod(temporary.name(), mode | 0o200)?;
+            closed = Some(mode);
         }
         temporary.rename(to, name, RenameFlags::NOREPLACE)?;
-        if closed {
-            to.chmod(name, lower.st_mode & 0o7777)?;
-        }
-        Ok(())
+        closed.map_or(Ok(()), |mode| to.chmod(name, mode))
     }
 
     /// A node's directories with an upper one on top.

@@ -1,5 +1,6 @@
 //! New names: files, directories, symlinks, devices, hard links.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags, RenameFlags};
@@ -16,6 +17,7 @@ use crate::inode::Device;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 use crate::sys::probe::can_make_devices;
+use crate::sys::remove;
 use crate::sys::xattr::Target;
 
 /// What is created.
@@ -67,10 +69,11 @@ impl Core {
         }
         self.copy_up(dir, Data::Whole)?;
         let to = dir.upper_part()?;
-        match self.make(&to.dir, name, new) {
+        let group = self.group_handed_on(&to.dir)?;
+        match self.make(&to.dir, name, new, group) {
             // Nothing shows at that name, so what exists hides something.
             Err(Errno::EXIST) if self.has_whiteout(&to.dir, name)? => {
-                self.replace_whiteout(&to.dir, name, new)
+                self.replace_whiteout(&to.dir, name, new, group)
             }
             other => other.and_then(|()| self.mark_new_directory(dir, &to.dir, name, new)),
         }
@@ -90,6 +93,8 @@ impl Core {
         self.copy_up(dir, Data::Whole)?;
         let to = &dir.upper_part()?.dir;
         let create = (flags - OFlags::TRUNC) | OFlags::CREATE | OFlags::EXCL;
+        let group = self.group_handed_on(to)?;
+        let hand_on = |file| group.map_or(Ok(()), |group| self.hand_on(Target::Open(file), group));
         let file = match to.open(name, create, mode) {
             Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
                 let stand_in = upper.stand_in(to)?;
@@ -103,10 +108,17 @@ impl Core {
                         file
                     }
                 };
+                hand_on(file.as_fd())?;
                 temporary.rename(to, name, RenameFlags::empty())?;
                 file
             }
-            other => other?,
+            other => {
+                let file = other?;
+                hand_on(file.as_fd()).inspect_err(|_| {
+                    let _ = to.remove_file(name);
+                })?;
+                file
+            }
         };
         let stat = rustix::fs::fstat(&file)?;
         let access = match flags & OFlags::RWMODE {
@@ -121,15 +133,21 @@ impl Core {
         Ok(self.adopt_new(dir, name, file, &stat))
     }
 
-    fn replace_whiteout(&self, to: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
+    fn replace_whiteout(
+        &self,
+        to: &Dir,
+        name: &[u8],
+        new: New<'_>,
+        group: Option<u32>,
+    ) -> SysResult<()> {
         let upper = self.upper()?;
         // Where the parent hands something on, it is made in a directory that does the same.
         let stand_in = upper.stand_in(to)?;
         let temporary = upper.temporary();
         match &stand_in {
-            None => self.make(&upper.work, temporary.name(), new)?,
+            None => self.make(&upper.work, temporary.name(), new, group)?,
             Some((_, inside)) => {
-                self.make(inside, b"new", new)?;
+                self.make(inside, b"new", new, group)?;
                 inside.rename(b"new", &upper.work, temporary.name(), RenameFlags::empty())?;
             }
         }
@@ -156,27 +174,38 @@ impl Core {
         opaque::make(self.options.namespace, Target::Name(to, name))
     }
 
-    /// Makes what is asked for, or what stands in for it.
-    fn make(&self, dir: &Dir, name: &[u8], new: New<'_>) -> SysResult<()> {
+    /// Makes what is asked for, or what stands in for it; it gets a group that is handed on.
+    fn make(&self, dir: &Dir, name: &[u8], new: New<'_>, group: Option<u32>) -> SysResult<()> {
         match new {
-            New::Directory { mode } => dir.make_dir(name, mode),
-            New::Symlink { target } => dir.make_symlink(name, target),
-            New::Node { kind, mode, device } => {
-                match dir.make_node(name, kind, mode, device) {
-                    Err(Errno::PERM)
-                        if self.records_owners()
-                            && matches!(
-                                kind,
-                                FileType::CharacterDevice | FileType::BlockDevice
-                            ) => {}
-                    other => return other,
-                }
-                let file = dir.open(name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, 0o600)?;
-                let stat = rustix::fs::fstat(&file)?;
-                let record = Self::device_record(kind, mode, device, &stat);
-                self.record(Target::open(&file), &record)
-            }
+            New::Directory { mode } => dir.make_dir(name, mode)?,
+            New::Symlink { target } => dir.make_symlink(name, target)?,
+            New::Node { kind, mode, device } => self.make_node(dir, name, kind, mode, device)?,
         }
+        let Some(group) = group else { return Ok(()) };
+        self.hand_on(Target::Name(dir, name), group).inspect_err(|_| {
+            let _ = remove::remove_tree(dir, name);
+        })
+    }
+
+    /// Makes a device, FIFO, socket or empty file; where that is asked for, an empty file with a
+    /// record stands in for a device that the process may not make.
+    pub(super) fn make_node(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        kind: FileType,
+        mode: u32,
+        device: Device,
+    ) -> SysResult<()> {
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        match dir.make_node(name, kind, mode, device) {
+            Err(Errno::PERM) if self.records_owners() && is_device => {}
+            other => return other,
+        }
+        let file = dir.open(name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, 0o600)?;
+        let stat = rustix::fs::fstat(&file)?;
+        let record = Self::device_record(kind, mode, device, &stat);
+        self.record(Target::open(&file), &record)
     }
 
     /// Whether the upper directory hides a name with a whiteout.

@@ -5,10 +5,11 @@ use rustix::io::Errno;
 
 use super::node::{Node, Real};
 use super::{Core, Ownership};
-use crate::format::override_stat::{NAME, OverrideStat, RecordedKind};
+use crate::format::override_stat::{self, NAME, OverrideStat, RecordedKind};
 use crate::inode::Device;
 use crate::sys::dir::{SysResult, device_of, type_of};
 use crate::sys::xattr::{self, Target};
+use crate::sys::{Dir, inode_io};
 
 impl Core {
     pub(super) fn records_owners(&self) -> bool {
@@ -37,8 +38,22 @@ impl Core {
         xattr::set(target, NAME, &record.encode())
     }
 
-    /// Sets owner and permission bits of an upper file, and records them where that is asked for
-    /// and the process may not set them.
+    /// Records what is to be shown of a file, of which the process has to go on changing what is on
+    /// disk.
+    fn record_over(
+        &self,
+        target: Target<'_>,
+        record: &OverrideStat,
+        is_directory: bool,
+    ) -> SysResult<()> {
+        // Else a diff took the record for one that a kernel mount left behind. First, since the
+        // attribute takes the right to write.
+        inode_io::chmod(target, override_stat::mode_on_disk(record.mode, is_directory))?;
+        self.record(target, record)
+    }
+
+    /// Sets the owner of an upper file; where that is asked for and the process may not, records it
+    /// with the permission bits, and returns `true`.
     pub(super) fn set_owner_or_record(
         &self,
         target: Target<'_>,
@@ -46,21 +61,46 @@ impl Core {
         uid: u32,
         gid: u32,
         mode: u32,
-    ) -> SysResult<()> {
-        match crate::sys::inode_io::chown(target, uid, gid) {
+    ) -> SysResult<bool> {
+        match inode_io::chown(target, uid, gid) {
             Err(Errno::PERM | Errno::INVAL) if self.records_owners() => {
                 // Of a symlink or a device nothing can be recorded: it stays the process's own.
                 if !matches!(type_of(stat), FileType::RegularFile | FileType::Directory) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let uid = if uid == u32::MAX { stat.st_uid } else { uid };
                 let gid = if gid == u32::MAX { stat.st_gid } else { gid };
-                self.record(target, &OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) })
+                let record = OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) };
+                let is_directory = type_of(stat) == FileType::Directory;
+                self.record_over(target, &record, is_directory).map(|()| true)
             }
             // The kernel's word for an id that the user namespace cannot express.
             Err(Errno::INVAL) => Err(Errno::OVERFLOW),
-            other => other,
+            other => other.map(|()| false),
         }
+    }
+
+    /// The group that a directory of the upper layer hands on although it is not its own on disk.
+    pub(super) fn group_handed_on(&self, dir: &Dir) -> SysResult<Option<u32>> {
+        if !self.records_owners() {
+            return Ok(None);
+        }
+        let record = self.recorded(Target::Name(dir, b"."), &dir.stat_self()?)?;
+        Ok(record.filter(|record| record.mode & S_ISGID != 0).map(|record| record.gid))
+    }
+
+    /// Records of what was just made in a directory the group that this hands on.
+    pub(super) fn hand_on(&self, target: Target<'_>, group: u32) -> SysResult<()> {
+        let stat = self.status(target)?;
+        let is_directory = type_of(&stat) == FileType::Directory;
+        if !is_directory && type_of(&stat) != FileType::RegularFile {
+            // As with owners, it stays the process's own.
+            return Ok(());
+        }
+        let mut record = self.recorded(target, &stat)?.unwrap_or_else(|| record_of(&stat));
+        record.gid = group;
+        record.mode |= if is_directory { S_ISGID } else { 0 };
+        self.record_over(target, &record, is_directory)
     }
 
     /// Changes what is recorded of a node; `false` where nothing is.
@@ -91,6 +131,26 @@ impl Core {
         };
         OverrideStat { uid: stat.st_uid, gid: stat.st_gid, mode: mode & 0o7777, kind: Some(kind) }
     }
+}
+
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+
+/// A mode after a change of owner by root, which takes away what lets others act as the owner:
+/// nothing of a directory, and `S_ISGID` where the group may run the file (`chown(2)`).
+pub(super) fn mode_after_chown(mode: u32, is_directory: bool) -> u32 {
+    let runs_as_group = mode & 0o010 != 0;
+    match is_directory {
+        true => mode,
+        false if runs_as_group => mode & !(S_ISUID | S_ISGID),
+        false => mode & !S_ISUID,
+    }
+}
+
+/// The record of what a file is by itself.
+pub(super) fn record_of(stat: &Stat) -> OverrideStat {
+    let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
+    OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) }
 }
 
 fn kind_of(stat: &Stat) -> RecordedKind {

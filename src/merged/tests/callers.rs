@@ -17,11 +17,11 @@ use super::machine::{self, run};
 use crate::Namespace;
 use crate::merged::{EntryKind, Redirects, RenameMode};
 
-const USER: u32 = 1000;
+pub(super) const USER: u32 = 1000;
 const STRANGER: u32 = 1001;
 
 /// Becomes the user, in this thread alone.
-fn become_user() -> rustix::io::Result<()> {
+pub(super) fn become_user() -> rustix::io::Result<()> {
     let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
     set_thread_groups(&[group])?;
     set_thread_res_gid(group, group, group)?;
@@ -29,7 +29,7 @@ fn become_user() -> rustix::io::Result<()> {
 }
 
 /// Whether the process can become several users, and mount for them.
-fn can_become(test: &str) -> bool {
+pub(super) fn can_become(test: &str) -> bool {
     let user = std::thread::spawn(become_user).join().unwrap();
     let stranger = std::thread::spawn(|| {
         let stranger = Uid::from_raw(STRANGER);
@@ -47,7 +47,7 @@ fn manner() -> Manner {
 }
 
 /// A bed that the user can get to, with the UpperDir and the WorkDir its own.
-fn bed(layers: &[Vec<String>]) -> Bed {
+pub(super) fn bed(layers: &[Vec<String>]) -> Bed {
     let bed = Bed::new(layers, manner());
     std::fs::set_permissions(bed.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["upper", "work"] {

@@ -33,6 +33,8 @@ mod model;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod scene;
