@@ -16,6 +16,7 @@ use super::Core;
 use super::attributes::{is_root, may_do_all};
 use super::lookup::hold_name;
 use super::node::{Access as Held, Identity, Node, Place, Real, RealFile};
+use super::ownership::record_of;
 use super::upper::{Temporary, Upper};
 use crate::format::lookup::{MergedDir, Part};
 use crate::format::opaque::Opaque;
@@ -194,8 +195,7 @@ impl Core {
                     let link = rustix::fs::readlinkat(&*file.held, c"", Vec::new())?;
                     upper.work.make_symlink(temporary.name(), link.as_bytes())?;
                 } else {
-                    let device = device_of(stat);
-                    upper.work.make_node(temporary.name(), file.kind, 0, device)?;
+                    self.make_node(&upper.work, temporary.name(), file.kind, 0, device_of(stat))?;
                 }
                 Copy::Named(temporary)
             }
@@ -248,7 +248,11 @@ impl Core {
         let fresh = self.status(to)?;
         let same_owner = (fresh.st_uid, fresh.st_gid) == (stat.st_uid, stat.st_gid);
         let mut mode = stat.st_mode & 0o7777;
-        if !same_owner
+        if type_of(&fresh) != type_of(stat) {
+            // It stands in for a device.
+            self.record(to, &record_of(stat))?;
+            mode = override_stat::mode_on_disk(mode, false);
+        } else if !same_owner
             && self.recorded(from, stat)?.is_none()
             && self.set_owner_or_record(to, stat, stat.st_uid, stat.st_gid, mode)?
         {
@@ -338,7 +342,7 @@ impl Core {
             node.set_identity(Identity::of(fresh));
         }
         parent.name_changed(name);
-        let kind = type_of(lower);
+        let kind = type_of(fresh);
         let held = Arc::new(held);
         node.set_real(Real::File(Arc::new(RealFile { layer: 0, kind, held, access, data: None })));
         Ok(())

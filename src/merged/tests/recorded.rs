@@ -99,3 +99,25 @@ fn recorded_groups_are_handed_on() {
         ["d", "d/w", "d/v", "d/x", "d/n", "d/e", "d/c", "d/e/closed", "d/e/k", "d/v/a", "d/v/b"];
     check(test, &lines, &ops.concat(), &stats(&made));
 }
+
+/// A device of a layer stays one although the process may not make it again.
+#[test]
+fn devices_that_may_not_be_made_are_copied_up() {
+    let test = "devices_that_may_not_be_made_are_copied_up";
+    if !has_devices(test) {
+        return;
+    }
+    let lines = ["c@1:3", "e@1:5", "d/", "d/c@1:7", "c^6640", "c#3:4"];
+    let mv = |from: &str, to: &str| Op::Rename(s(from), s(to), crate::merged::RenameMode::Replace);
+    let ops = [
+        Op::Chown(s("c"), 5, 6),
+        Op::Chmod(s("c"), 0o604),
+        mv("e", "moved"),
+        Op::Lchown(s("d/c"), 5, 6),
+        Op::Link(s("d/c"), s("linked")),
+        Op::SetTimes(s("moved"), 7),
+        Op::Read(s("c")),
+    ];
+    let looks = [stats(&["c", "moved", "linked", "d/c"]), vec![Op::ReadDir(s("/"))]].concat();
+    check(test, &lines, &ops, &looks);
+}
