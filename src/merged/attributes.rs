@@ -291,7 +291,7 @@ fn read_proc(path: &str) -> Option<String> {
 }
 
 /// Whether the process has root's rights over a file: its user namespace must know both ids.
-fn has_rights_over(stat: &Stat) -> bool {
+pub(super) fn has_rights_over(stat: &Stat) -> bool {
     is_root() && is_known("uid", stat.st_uid) && is_known("gid", stat.st_gid)
 }
 

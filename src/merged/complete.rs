@@ -13,13 +13,11 @@ use rustix::io::Errno;
 use super::Core;
 use super::copy_up::Data;
 use super::node::{Identity, Node, Real, RealFile, lock};
+use super::xattrs::CAPABILITY;
 use crate::format::xattr_name::mark;
 use crate::sys::dir::{self, SysResult, atime_of, mtime_of};
 use crate::sys::inode_io;
 use crate::sys::xattr::{self, Target};
-
-/// What a write to a file takes away, and the copy of its data must not.
-const CAPABILITY: &[u8] = b"security.capability";
 
 impl Core {
     /// Whether a node is in the upper layer with all that belongs to it.
@@ -72,6 +70,7 @@ impl Core {
         }
         let to = Target::held(&*file.held);
         if data == Data::Whole {
+            // A write takes it away, for whoever writes.
             let capability = xattr::get(to, CAPABILITY)?;
             let source = dir::reopen(below.as_fd(), OFlags::RDONLY)?;
             let copy = dir::reopen(file.held.as_fd(), OFlags::WRONLY)?;

@@ -6,7 +6,7 @@ use rustix::fs::{FileType, XattrFlags};
 use rustix::io::Errno;
 
 use super::Core;
-use super::attributes::may_do_all;
+use super::attributes::{has_rights_over, is_root, may_do_all};
 use super::copy_up::Data;
 use super::node::Node;
 use super::ownership::real_kind;
@@ -29,6 +29,9 @@ pub enum XattrMode {
 /// The longest name, and the longest value (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const LONGEST_NAME: usize = 255;
 const LONGEST_VALUE: usize = 64 << 10;
+
+/// What lets a program do more than who runs it.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 impl Core {
     /// The value of an attribute.
@@ -131,9 +134,12 @@ impl Core {
             }
             return self.must_be_able(node, rustix::fs::Access::WRITE_OK);
         }
-        if name.starts_with(b"trusted.") && !may_do_all() {
-            return Err(Errno::PERM);
-        }
-        Ok(())
+        let is_refused = match name {
+            // It takes rights over the file, where all others take those over the file system.
+            CAPABILITY => !may_do_all() && !has_rights_over(&node.real().stat()?),
+            _ if name.starts_with(b"trusted.") => !may_do_all(),
+            _ => name.starts_with(b"security.") && !is_root(),
+        };
+        if is_refused { Err(Errno::PERM) } else { Ok(()) }
     }
 }

@@ -15,7 +15,7 @@ use super::backend::{Backend, Op, Outcome};
 use super::bed::{Bed, Manner, lost_track, merged, same};
 use super::machine::{self, run};
 use crate::Namespace;
-use crate::merged::{EntryKind, Redirects, RenameMode};
+use crate::merged::{EntryKind, Redirects, RenameMode, XattrMode};
 
 pub(super) const USER: u32 = 1000;
 const STRANGER: u32 = 1001;
@@ -169,7 +169,13 @@ fn check(test: &str, lines: &[&str], ops: &[Op]) {
     if can_become(test) {
         let layer: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         let (ours, theirs) = (bed(std::slice::from_ref(&layer)), bed(std::slice::from_ref(&layer)));
-        assert_eq!(on_merged(&ours, ops), on_kernel(&theirs, ops), "{test}");
+        let (our_outcomes, our_tree) = on_merged(&ours, ops);
+        let (their_outcomes, their_tree) = on_kernel(&theirs, ops);
+        for ((op, our), their) in ops.iter().zip(our_outcomes).zip(their_outcomes) {
+            assert_eq!(our, their, "{test}: {op:?}");
+        }
+        same("the merged tree", &our_tree, &their_tree).unwrap();
+        same("the UpperDir", &ours.without_impure(), &theirs.without_impure()).unwrap();
     }
 }
 
@@ -242,6 +248,25 @@ fn times_of_others_files_are_set_to_now_alone() {
         assert_eq!(our, their, "{op:?}");
     }
     assert_eq!(ours.1, theirs.1);
+}
+
+/// What only the privileged may set is refused before anything is copied up.
+#[test]
+fn attributes_of_the_privileged_are_not_the_users() {
+    let s = str::to_owned;
+    let mut ops = Vec::new();
+    let capability = "\u{1}\0\0\u{2}\0 \0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    for path in ["f", "d", "others"] {
+        for name in ["security.x", "trusted.x", "security.capability"] {
+            ops.extend(
+                [XattrMode::Set, XattrMode::Create, XattrMode::Replace]
+                    .map(|mode| Op::SetXattr(s(path), s(name), s(capability), mode)),
+            );
+            ops.extend([Op::RemoveXattr(s(path), s(name)), Op::GetXattr(s(path), s(name))]);
+        }
+    }
+    let lines = ["f=1", "d/", "others=1", "f#1000:1000", "d#1000:1000"];
+    check("attributes_of_the_privileged_are_not_the_users", &lines, &ops);
 }
 
 #[test]
