@@ -111,6 +111,12 @@ impl Metadata {
         }
     }
 
+    /// Of a file whose data lies elsewhere: it takes the room that the data takes, as in the kernel.
+    pub(super) fn with_data(mut self, data: &Stat) -> Self {
+        self.blocks = u64::try_from(data.st_blocks).unwrap_or(0);
+        self
+    }
+
     /// Puts what was recorded over what is on disk.
     pub(super) fn overridden(mut self, recorded: &OverrideStat) -> Self {
         self.uid = recorded.uid;

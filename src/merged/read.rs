@@ -20,10 +20,15 @@ use crate::sys::xattr::Target;
 impl Core {
     /// The attributes of a node.
     pub(super) fn metadata(&self, node: &Node) -> SysResult<Metadata> {
-        let real = node.real();
+        let real = self.real_now(node)?;
         let stat = real.stat()?;
         let merged = matches!(&real, Real::Directory(dir) if dir.parts.len() > 1);
         let mut metadata = Metadata::new(&stat, node.identity(), merged);
+        if let Real::File(file) = &real
+            && let Some(data) = &file.data
+        {
+            metadata = metadata.with_data(&rustix::fs::fstat(data)?);
+        }
         if let Some(record) = self.recorded(real.target()?, &stat)? {
             metadata = metadata.overridden(&record);
         }
@@ -45,7 +50,10 @@ impl Core {
         file: &FoundFile,
         parts: &MergedDir,
     ) -> SysResult<Metadata> {
-        let metadata = Metadata::new(&file.stat, self.identity(&file.stat, file.layer), false);
+        let mut metadata = Metadata::new(&file.stat, self.identity(&file.stat, file.layer), false);
+        if let Some(data) = &file.data {
+            metadata = metadata.with_data(&data.dir.stat(&data.name)?);
+        }
         let part = parts.parts.get(file.part).ok_or(Errno::IO)?;
         let recorded = self.recorded(Target::Name(&part.dir, name), &file.stat)?;
         Ok(match recorded {

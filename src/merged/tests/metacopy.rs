@@ -87,3 +87,21 @@ fn data_that_is_brought_up_takes_no_capability_away() {
     assert!(!ours.raw("upper").join("\n").contains("metacopy"));
     assert!(tree.xattr("g", "security.capability").unwrap().is_some());
 }
+
+#[test]
+fn the_room_that_is_told_is_that_of_the_data() {
+    use std::os::unix::fs::MetadataExt;
+    if !can_mount_trusted("the_room_that_is_told_is_that_of_the_data") {
+        return;
+    }
+    let bed = linked(&[&format!("f={}", "-".repeat(100_000))]);
+    let below = bed.path("lower1/f").metadata().unwrap().blocks();
+    let mounted = bed.mount_with("on", "on").unwrap();
+    let flags = rustix::fs::AtFlags::empty();
+    let kernel = rustix::fs::statat(&mounted.0, "f", flags).unwrap().st_blocks;
+    drop(mounted);
+    assert_eq!(u64::try_from(kernel).unwrap(), below);
+    let tree = bed.tree();
+    assert_eq!(tree.metadata("f").unwrap().blocks(), below);
+    assert_eq!(tree.open("g").unwrap().metadata().unwrap().blocks(), below);
+}
