@@ -1,7 +1,5 @@
 //! Changing the tree by path.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{OFlags, Timespec, Timestamps};
@@ -14,7 +12,7 @@ use super::path::{Follow, Last, trim_slashes};
 use super::read::bytes;
 use super::rename::{End, RenameMode};
 use super::xattrs::XattrMode;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::inode::{Device, Timestamp};
 use crate::sys::dir::SysResult;
 
@@ -47,6 +45,10 @@ pub(super) fn times(access: SetTime, modification: SetTime) -> Option<Timestamps
         .then(|| Timestamps { last_access: access.spec(), last_modification: modification.spec() })
 }
 
+fn is(error: &Error, number: Errno) -> bool {
+    error.raw_os_error() == Some(number.raw_os_error())
+}
+
 /// Changing the tree. In a read-only one everything here fails with EROFS.
 impl Tree {
     /// Creates a directory; the umask applies to `mode`.
@@ -61,26 +63,33 @@ impl Tree {
     /// Creates a directory with all its parents, where they do not exist.
     ///
     /// # Errors
-    /// As `mkdir(2)`; EEXIST or ENOTDIR where something else is in the way.
+    /// As [`std::fs::create_dir_all`]: EEXIST where something else is in the way, a dangling symlink
+    /// too; ENOTDIR where it is in the way of a parent.
     pub fn create_dir_all(&self, path: impl AsRef<Path>, mode: u32) -> Result<()> {
-        let path = path.as_ref();
-        let whole = bytes(path);
-        let mut ends: Vec<usize> =
-            (1..whole.len()).filter(|&i| whole.get(i) == Some(&b'/')).collect();
-        ends.push(whole.len());
-        for end in ends {
-            let part = Path::new(OsStr::from_bytes(whole.get(..end).unwrap_or(whole)));
-            match self.create_dir(part, mode) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-                    if !self.metadata(part)?.is_dir() {
-                        return Err(error);
-                    }
+        let is_named = |path: &&Path| !path.as_os_str().is_empty() && path.parent().is_some();
+        let mut missing = Vec::new();
+        for path in path.as_ref().ancestors().take_while(is_named) {
+            match self.create_dir(path, mode) {
+                Err(error) if is(&error, Errno::NOENT) => missing.push(path),
+                other => {
+                    self.unless_directory(path, other)?;
+                    break;
                 }
-                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        let mut missing = missing.iter().rev();
+        missing.try_for_each(|path| self.unless_directory(path, self.create_dir(path, mode)))
+    }
+
+    /// Lets a directory be there already.
+    fn unless_directory(&self, path: &Path, made: Result<()>) -> Result<()> {
+        match made {
+            Err(error) if is(&error, Errno::EXIST) => {
+                let is_there = self.metadata(path).is_ok_and(|found| found.is_dir());
+                if is_there { Ok(()) } else { Err(error) }
+            }
+            other => other,
+        }
     }
 
     /// Creates a symlink that holds `target`, whatever that is.

@@ -286,6 +286,42 @@ fn whole_trees_are_made_and_removed() {
     assert!(tree.read_dir("d").unwrap().is_empty());
 }
 
+/// Directories with their parents, whatever is in the way.
+#[test]
+fn directories_are_made_as_the_standard_library_makes_them() {
+    let lines = ["dangling->none", "loop->loop", "f=1", "d/", "l->d"];
+    let (ours, theirs) = (bed(&lines), bed(&lines));
+    let tree = ours.tree();
+    let ends = ["", "/", "/x", "/x/y", "/..", "/.", "/x/../z"];
+    for first in ["dangling", "loop", "f", "d", "l", "n"] {
+        for path in ends.map(|end| format!("{first}{end}")) {
+            let their = std::fs::create_dir_all(theirs.path("lower0").join(&path));
+            let our = tree.create_dir_all(&path, 0o755);
+            assert_eq!(
+                our.map_err(|error| error.raw_os_error()),
+                their.map_err(|error| error.raw_os_error()),
+                "{path}"
+            );
+        }
+    }
+    tree.create_dir_all("", 0o755).unwrap();
+    tree.create_dir_all("/", 0o755).unwrap();
+    let names = |entries: std::fs::ReadDir| {
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for dir in ["", "d", "d/x", "n", "n/x"] {
+        let our: Vec<_> = tree.read_dir(format!("/{dir}")).unwrap();
+        let our: Vec<_> = our.iter().map(|entry| entry.file_name().to_owned()).collect();
+        assert_eq!(
+            our,
+            names(std::fs::read_dir(theirs.path("lower0").join(dir)).unwrap()),
+            "{dir}"
+        );
+    }
+}
+
 /// XFS lists ACLs a second time, in a form of its own: no copy carries that to another file system.
 #[test]
 fn what_only_repeats_an_acl_is_not_copied_up() {
