@@ -45,8 +45,24 @@ impl Core {
         self.see_and_learn(dir, name, false)
     }
 
+    /// As the last resort, where there are no descriptors left, tries once more without those that
+    /// are only kept for speed.
+    fn with_room<T>(&self, open: impl Fn() -> SysResult<T>) -> SysResult<T> {
+        match open() {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.table.clear();
+                open()
+            }
+            other => other,
+        }
+    }
+
     /// By one who holds the names of `dir`.
     fn see_and_learn(&self, dir: &Arc<Node>, name: &[u8], learn: bool) -> SysResult<Seen> {
+        self.with_room(|| self.look_up(dir, name, learn))
+    }
+
+    fn look_up(&self, dir: &Arc<Node>, name: &[u8], learn: bool) -> SysResult<Seen> {
         if name.len() > LONGEST_NAME {
             return Err(Errno::NAMETOOLONG);
         }
@@ -104,7 +120,7 @@ impl Core {
     fn list_locked(&self, dir: &Arc<Node>) -> SysResult<Arc<Vec<MergedEntry>>> {
         let version = dir.version();
         let parts = dir.parts()?;
-        let listing = Arc::new(self.stack.entries(&parts)?);
+        let listing = Arc::new(self.with_room(|| self.stack.entries(&parts))?);
         dir.learn_listing(&parts, &listing, version);
         Ok(listing)
     }
@@ -117,13 +133,12 @@ impl Core {
         stat: &Stat,
         version: u64,
     ) -> SysResult<Option<Arc<Node>>> {
-        let descriptors = merged.parts.len();
         let identity = self.directory_identity(&merged, stat)?;
         let real = Real::Directory(Arc::new(merged));
         let node = self.new_node(dir, name, real, identity);
         let adopted = dir.adopt(name, node, version);
         if let Some(node) = &adopted {
-            self.table.keep(node, descriptors);
+            self.table.keep(node);
         }
         Ok(adopted)
     }
@@ -172,7 +187,7 @@ impl Core {
             if dir.version() != version {
                 continue;
             }
-            let real = hold(&parts, name, &file, flags)?;
+            let real = self.with_room(|| hold(&parts, name, &file, flags))?;
             let identity = self.identity(&file.stat, file.layer);
             let node = self.new_node(dir, name, Real::File(Arc::new(real)), identity);
             if let Some(node) = dir.adopt(name, node, version) {

@@ -35,7 +35,8 @@
 //!   file systems too where it means nothing.
 //! - Reading a symlink or, of files of others, anything may update access times below.
 //! - Every directory between the root and what is in use is held open: the limit of open files
-//!   bounds the depth times the number of layers that have it. `/proc` must be mounted.
+//!   bounds the depth times the number of layers that have it. Each tree keeps others open as well,
+//!   as many as take a quarter of that limit. `/proc` must be mounted.
 //! - The mark `impure` may be missing where the kernel moved in what was copied up here, since it
 //!   sets it for origins that it knows; neither needs it then.
 //! - `metacopy` files are read, and completed when they are written to, only with
@@ -48,6 +49,7 @@ mod copy_up_nested;
 mod create;
 mod file;
 mod handle;
+mod kept;
 mod lookup;
 mod metadata;
 mod names;
@@ -250,7 +252,7 @@ impl Core {
         let root = stack.root()?;
         let identity = Identity::of(&root.top()?.dir.stat_self()?);
         let real = Real::Directory(Arc::new(root));
-        let root = Arc::new(node::Node::new(0, &table, None, real, identity));
+        let root = Arc::new(node::Node::new(node::ROOT, &table, None, real, identity));
         Ok(Self {
             stack,
             upper,

@@ -5,7 +5,6 @@
 //! that there is never a second one, and threads in different directories do not wait for each
 //! other.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,11 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Tr
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-use super::names::{Change, Known, MOST_KNOWN, Names};
+use super::kept::Kept;
+use super::names::{Change, Known, Names};
 use crate::format::listing::MergedEntry;
 use crate::format::lookup::{MergedDir, Part};
+use crate::sys::dir::SysResult;
 use crate::sys::xattr::Target;
-use crate::sys::{self, dir::SysResult};
+
+/// The number of the root's node.
+pub(super) const ROOT: u64 = 0;
 
 /// One object of the merged tree.
 #[derive(Debug)]
@@ -169,6 +172,9 @@ impl Node {
     }
 
     pub(super) fn set_real(&self, real: Real) {
+        if let Real::Directory(dir) = &real {
+            self.table.kept.resized(self, dir.parts.len());
+        }
         *self.real.write().unwrap_or_else(PoisonError::into_inner) = real;
     }
 
@@ -346,6 +352,9 @@ impl Node {
             old.parent.forget_child(&old.name, self.id);
         }
         lock(&parent.inside).insert(name, self);
+        if self.is_directory() {
+            self.table.kept.moved(self, parent);
+        }
     }
 }
 
@@ -387,27 +396,14 @@ pub(super) struct Table {
     next_id: AtomicU64,
     /// Of how many names it is kept where they are.
     known: AtomicUsize,
-    recent: Mutex<Recent>,
-    /// The most descriptors that are held for directories which nobody uses.
-    most_kept: usize,
-}
-
-/// Directories that are kept alive because they were used lately.
-#[derive(Debug, Default)]
-struct Recent {
-    nodes: VecDeque<(Arc<Node>, usize)>,
-    descriptors: usize,
+    /// Directories that are kept alive because they were used lately.
+    kept: Kept,
 }
 
 impl Table {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            next_id: AtomicU64::new(1),
-            known: AtomicUsize::new(0),
-            recent: Mutex::default(),
-            // A quarter of what the process may open; 256 of the usual 1,024.
-            most_kept: (sys::most_descriptors() / 4).clamp(64, 4096),
-        })
+        let (next_id, known) = (AtomicU64::new(ROOT + 1), AtomicUsize::new(0));
+        Arc::new(Self { next_id, known, kept: Kept::new() })
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -415,27 +411,12 @@ impl Table {
     }
 
     /// Keeps a directory alive for a while, so that the next path through it is short.
-    pub(super) fn keep(&self, node: &Arc<Node>, descriptors: usize) {
-        let mut dropped = Vec::new();
-        let mut recent = lock(&self.recent);
-        recent.descriptors += descriptors;
-        recent.nodes.push_back((Arc::clone(node), descriptors));
-        let mut crowded = self.known.load(Ordering::Relaxed) >= MOST_KNOWN;
-        while recent.descriptors > self.most_kept || crowded {
-            let Some((node, descriptors)) = recent.nodes.pop_front() else { break };
-            recent.descriptors -= descriptors;
-            if crowded {
-                node.forget_all_known();
-                crowded = self.known.load(Ordering::Relaxed) >= MOST_KNOWN;
-            }
-            dropped.push(node);
-        }
-        drop(recent);
+    pub(super) fn keep(&self, node: &Arc<Node>) {
+        self.kept.keep(node, &self.known);
     }
 
     /// Lets go of what is only kept for speed.
     pub(super) fn clear(&self) {
-        let recent = std::mem::take(&mut *lock(&self.recent));
-        drop(recent);
+        self.kept.clear();
     }
 }

@@ -17,6 +17,8 @@ mod callers;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod environments;
 #[cfg(test)]
 mod faults;
