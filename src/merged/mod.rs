@@ -37,6 +37,8 @@
 //! - Every directory between the root and what is in use is held open: the limit of open files
 //!   bounds the depth times the number of layers that have it. Each tree keeps others open as well,
 //!   as many as take a quarter of that limit. `/proc` must be mounted.
+//! - What is mounted inside a lower directory shows through, and is copied up from: the kernel looks
+//!   at the file system of the layer alone, and shows the directory that the mount covers.
 //! - The mark `impure` may be missing where the kernel moved in what was copied up here, since it
 //!   sets it for origins that it knows; neither needs it then.
 //! - `metacopy` files are read, and completed when they are written to, only with
