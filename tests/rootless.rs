@@ -440,4 +440,17 @@ fn what_is_changed_in_a_mount_is_seen_from_outside_as_from_inside() {
             }
         }
     }
+    let listed = "{ o ls -l c:/; o ls -l c:/etc; o ls -l c:/srv; } | awk '{print $1, $3, $4, $NF}'";
+    let inside = home.lines(listed);
+    assert_eq!(outside(listed), inside);
+    for line in
+        ["-r--r--r-- 33 34 top", "-rw------- 65534 65534 nobody", "drwx------ 1000 1001 srv"]
+    {
+        assert!(inside.iter().any(|one| one == line), "{line} of {inside:?}");
+    }
+    // What is changed without a mount afterwards keeps what the mount changed.
+    outside("printf x >f; o cp f c:/etc/f; o export c >/dev/null");
+    for lines in [outside("o export c | tar --numeric-owner -tv etc/f etc/top"), inside] {
+        assert!(lines.iter().any(|line| line.contains("33") && line.contains("top")), "{lines:?}");
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::node::{Depth, Node};
 use super::old_tree::OldTree;
 use crate::format::lookup::{Found, Part, Stack};
-use crate::format::override_stat::{self, OverrideStat};
+use crate::format::override_stat::{self, OnDisk, OverrideStat};
 use crate::format::whiteout;
 use crate::id_map::Ids;
 use crate::inode::Inode;
@@ -78,20 +78,13 @@ fn is_recorded(node: &Node) -> bool {
 }
 
 fn renew_from(inode: &mut Inode, below: &Inode, ids: Option<&Arc<Ids>>) {
-    let record = inode.xattrs.get(override_stat::NAME);
-    let (owner, owner_below) = ((inode.uid, inode.gid), (below.uid, below.gid));
-    let same = inode.mode == below.mode && owner == owner_below;
-    if same || record != below.xattrs.get(override_stat::NAME) {
-        return;
+    let record = |inode: &Inode| OverrideStat::decode(inode.xattrs.get(override_stat::NAME)?);
+    let on_disk = |inode: &Inode| OnDisk { owner: (inode.uid, inode.gid), mode: inode.mode };
+    let (Some(now), Some(before)) = (record(inode), record(below)) else { return };
+    let renewed = now.clone().renewed(on_disk(inode), (&before, on_disk(below)), ids);
+    if renewed != now {
+        inode.xattrs.insert(override_stat::NAME.to_vec(), renewed.encode());
     }
-    let Some(mut record) = record.and_then(|value| OverrideStat::decode(value)) else { return };
-    if inode.mode != below.mode {
-        record.mode = inode.mode;
-    }
-    if owner != owner_below {
-        (record.uid, record.gid) = ids.map_or(owner, |ids| ids.inside(inode.uid, inode.gid));
-    }
-    inode.xattrs.insert(override_stat::NAME.to_vec(), record.encode());
 }
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ impl Driver {
         let named = self.find(name)?;
         let open = || {
             let Opened { layers, kept } = self.open_whole(&named)?;
-            Ok(ReadTree { tree: Tree::read_only(layers, &self.tree_options())?, _kept: kept })
+            let tree = Tree::read_only(layers, &self.tree_options())?.with_ids(self.ids());
+            Ok(ReadTree { tree, _kept: kept })
         };
         open().map_err(|error: Error| error.within(format_args!("open tree of {name}")))
     }
@@ -117,7 +118,8 @@ impl Driver {
         self.refuse_torn(lock.record(), &work)?;
         lock.require_quota()?;
         let composed = self.compose(lock.record().chain.as_ref())?;
-        Tree::writable(self.open_layers(&composed)?, upper, work, &self.tree_options())
+        let tree = Tree::writable(self.open_layers(&composed)?, upper, work, &self.tree_options())?;
+        Ok(tree.with_ids(self.ids()))
     }
 }
 

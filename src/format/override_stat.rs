@@ -5,6 +5,11 @@
 //! holding `UID:GID:MODE:TYPE`, the mode in octal, the type one of `file`, `dir`, `symlink`, `pipe`,
 //! `socket`, `char-MAJOR-MINOR`, `block-MAJOR-MINOR`; older writers leave the type out.
 
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+
+use crate::id_map::Ids;
 use crate::inode::{Device, FileKind, Inode};
 
 /// How files are given their owners, and devices made.
@@ -37,6 +42,19 @@ pub(crate) struct OverrideStat {
     pub(crate) mode: u32,
     /// `None` where it is what the file on disk is.
     pub(crate) kind: Option<RecordedKind>,
+}
+
+/// What the file is by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OnDisk {
+    pub(crate) owner: (u32, u32),
+    pub(crate) mode: u32,
+}
+
+impl OnDisk {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { owner: (stat.st_uid, stat.st_gid), mode: stat.st_mode & 0o7777 }
+    }
 }
 
 /// A type that stands in the attribute.
@@ -92,6 +110,26 @@ impl OverrideStat {
             Some(text) => Some(decode_kind(text)?),
         };
         Some(Self { uid, gid, mode, kind })
+    }
+
+    /// What is to be believed of an upper file's record: one that is still that of the file below, of
+    /// which mode or owner on disk are others, was copied up with the file, which was then changed by a
+    /// mount that knows nothing of records.
+    pub(crate) fn renewed(
+        self,
+        now: OnDisk,
+        (below, before): (&Self, OnDisk),
+        ids: Option<&Arc<Ids>>,
+    ) -> Self {
+        if self != *below {
+            return self;
+        }
+        let mode = if now.mode == before.mode { self.mode } else { now.mode };
+        let (uid, gid) = match now.owner == before.owner {
+            true => (self.uid, self.gid),
+            false => ids.map_or(now.owner, |ids| ids.inside(now.owner.0, now.owner.1)),
+        };
+        Self { uid, gid, mode, ..self }
     }
 
     /// Puts what is recorded over what the file on disk shows.

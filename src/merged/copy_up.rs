@@ -16,7 +16,6 @@ use super::Core;
 use super::attributes::{is_root, may_do_all};
 use super::lookup::hold_name;
 use super::node::{Access as Held, Identity, Node, Place, Real, RealFile};
-use super::ownership::record_of;
 use super::upper::{Temporary, Upper};
 use crate::format::lookup::{MergedDir, Part};
 use crate::format::opaque::Opaque;
@@ -250,7 +249,7 @@ impl Core {
         let mut mode = stat.st_mode & 0o7777;
         if type_of(&fresh) != type_of(stat) {
             // It stands in for a device.
-            self.record(to, &record_of(stat))?;
+            self.record(to, &self.record_of(stat))?;
             mode = override_stat::mode_on_disk(mode, false);
         } else if !same_owner
             && self.recorded(from, stat)?.is_none()

@@ -204,7 +204,7 @@ impl Core {
         }
         let file = dir.open(name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, 0o600)?;
         let stat = rustix::fs::fstat(&file)?;
-        let record = Self::device_record(kind, mode, device, &stat);
+        let record = self.device_record(kind, mode, device, &stat);
         self.record(Target::open(&file), &record)
     }
 

@@ -117,6 +117,12 @@ impl Metadata {
         self
     }
 
+    /// Of a file whose owner is seen otherwise than it is on disk.
+    pub(super) fn owned_by(mut self, (uid, gid): (u32, u32)) -> Self {
+        (self.uid, self.gid) = (uid, gid);
+        self
+    }
+
     /// Puts what was recorded over what is on disk.
     pub(super) fn overridden(mut self, recorded: &OverrideStat) -> Self {
         self.uid = recorded.uid;

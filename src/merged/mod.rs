@@ -61,6 +61,7 @@ mod path;
 mod read;
 mod remove;
 mod rename;
+mod stale;
 mod tree;
 mod upper;
 mod xattrs;
@@ -72,6 +73,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::lookup::Stack;
+use crate::id_map::Ids;
 use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
@@ -198,6 +200,8 @@ struct Core {
     shown_as: Mutex<HashMap<Identity, Identity>>,
     /// Held while an upper file gets its data, one of them by its inode number.
     completing: [Mutex<()>; 16],
+    /// How owners are seen that are not recorded, where that is not as they are on disk.
+    ids: Option<Arc<Ids>>,
     options: Options,
 }
 
@@ -263,6 +267,7 @@ impl Core {
             moves: Mutex::default(),
             shown_as: Mutex::default(),
             completing: Default::default(),
+            ids: None,
             options: *options,
         })
     }

@@ -68,8 +68,9 @@ impl Core {
                 if !matches!(type_of(stat), FileType::RegularFile | FileType::Directory) {
                     return Ok(false);
                 }
-                let uid = if uid == u32::MAX { stat.st_uid } else { uid };
-                let gid = if gid == u32::MAX { stat.st_gid } else { gid };
+                let seen = self.owner_seen(stat);
+                let uid = if uid == u32::MAX { seen.0 } else { uid };
+                let gid = if gid == u32::MAX { seen.1 } else { gid };
                 let record = OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) };
                 let is_directory = type_of(stat) == FileType::Directory;
                 self.record_over(target, &record, is_directory).map(|()| true)
@@ -97,7 +98,7 @@ impl Core {
             // As with owners, it stays the process's own.
             return Ok(());
         }
-        let mut record = self.recorded(target, &stat)?.unwrap_or_else(|| record_of(&stat));
+        let mut record = self.recorded(target, &stat)?.unwrap_or_else(|| self.record_of(&stat));
         record.gid = group;
         record.mode |= if is_directory { S_ISGID } else { 0 };
         self.record_over(target, &record, is_directory)
@@ -110,7 +111,7 @@ impl Core {
         change: impl FnOnce(&mut OverrideStat),
     ) -> SysResult<bool> {
         let real = node.real();
-        let Some(mut record) = self.recorded(real.target()?, &real.stat()?)? else {
+        let Some(mut record) = self.record_now(node, &real, &real.stat()?)? else {
             return Ok(false);
         };
         change(&mut record);
@@ -118,8 +119,15 @@ impl Core {
         Ok(true)
     }
 
+    /// The record of what a file is by itself.
+    pub(super) fn record_of(&self, stat: &Stat) -> OverrideStat {
+        let ((uid, gid), mode) = (self.owner_seen(stat), stat.st_mode & 0o7777);
+        OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) }
+    }
+
     /// The record of a device that is kept as an empty file.
     pub(super) fn device_record(
+        &self,
         kind: FileType,
         mode: u32,
         device: Device,
@@ -129,7 +137,7 @@ impl Core {
             FileType::BlockDevice => RecordedKind::BlockDevice(device),
             _ => RecordedKind::CharDevice(device),
         };
-        OverrideStat { uid: stat.st_uid, gid: stat.st_gid, mode: mode & 0o7777, kind: Some(kind) }
+        OverrideStat { mode: mode & 0o7777, kind: Some(kind), ..self.record_of(stat) }
     }
 }
 
@@ -145,12 +153,6 @@ pub(super) fn mode_after_chown(mode: u32, is_directory: bool) -> u32 {
         false if runs_as_group => mode & !(S_ISUID | S_ISGID),
         false => mode & !S_ISUID,
     }
-}
-
-/// The record of what a file is by itself.
-pub(super) fn record_of(stat: &Stat) -> OverrideStat {
-    let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
-    OverrideStat { uid, gid, mode, kind: Some(kind_of(stat)) }
 }
 
 fn kind_of(stat: &Stat) -> RecordedKind {

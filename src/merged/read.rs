@@ -15,7 +15,6 @@ use super::{Core, Tree};
 use crate::error::{Context, Result};
 use crate::format::lookup::{FoundFile, MergedDir};
 use crate::sys::dir::SysResult;
-use crate::sys::xattr::Target;
 
 impl Core {
     /// The attributes of a node.
@@ -29,10 +28,10 @@ impl Core {
         {
             metadata = metadata.with_data(&rustix::fs::fstat(data)?);
         }
-        if let Some(record) = self.recorded(real.target()?, &stat)? {
-            metadata = metadata.overridden(&record);
-        }
-        Ok(metadata)
+        Ok(match self.record_now(node, &real, &stat)? {
+            Some(record) => metadata.overridden(&record),
+            None => metadata.owned_by(self.owner_seen(&stat)),
+        })
     }
 
     /// The attributes of what a name was seen to be.
@@ -54,11 +53,10 @@ impl Core {
         if let Some(data) = &file.data {
             metadata = metadata.with_data(&data.dir.stat(&data.name)?);
         }
-        let part = parts.parts.get(file.part).ok_or(Errno::IO)?;
-        let recorded = self.recorded(Target::Name(&part.dir, name), &file.stat)?;
-        Ok(match recorded {
+        let parts = parts.parts.get(file.part..).ok_or(Errno::IO)?;
+        Ok(match self.record_of_found(name, &file.stat, parts)? {
             Some(record) => metadata.overridden(&record),
-            None => metadata,
+            None => metadata.owned_by(self.owner_seen(&file.stat)),
         })
     }
 

@@ -78,11 +78,16 @@ impl Core {
             XattrMode::Replace => XattrFlags::REPLACE,
         };
         let real = node.real();
+        let is_acl = name == b"system.posix_acl_access" && self.records_owners();
+        let record = match is_acl {
+            true => self.record_now(node, &real, &real.stat()?)?,
+            false => None,
+        };
         xattr::set_held(real.held()?, &stored, value, flags)?;
-        if name == b"system.posix_acl_access" && self.records_owners() {
+        if let Some(mut record) = record {
             // The ACL says what the permission bits are, and the file on disk has them now.
-            let bits = real.stat()?.st_mode & 0o777;
-            self.change_record(node, |record| record.mode = record.mode & 0o7000 | bits)?;
+            record.mode = record.mode & 0o7000 | real.stat()?.st_mode & 0o777;
+            self.record(real.target()?, &record)?;
         }
         Ok(())
     }
