@@ -189,3 +189,17 @@ fn layers_of_images() {
         }
     }
 }
+
+/// A layer that is made anew for its stack is counted as what it is.
+#[test]
+fn a_variant_is_as_large_as_what_it_holds() {
+    sandbox!();
+    let store = Store::new();
+    let below = Layer::new().dir("d", 0o755).file("d/low", 0o644, "x".repeat(5_000));
+    let above = Layer::new().hard_link("link", "d/low", 0o644).file("own", 0o644, "own");
+    let image = TestImage::new("example.test/sizes:1").layer("ADD", below).layer("ADD", above);
+    store.load(&image.write_oci(&store.scratch().join("image"), Compression::Raw));
+    let layers = store.json(["layer", "ls"]);
+    let top = layers.as_array().unwrap().iter().find(|layer| layer["depth"] == 2).unwrap();
+    assert_eq!(top["size"], 5_003, "{top}");
+}

@@ -454,3 +454,21 @@ fn what_is_changed_in_a_mount_is_seen_from_outside_as_from_inside() {
         assert!(lines.iter().any(|line| line.contains("33") && line.contains("top")), "{lines:?}");
     }
 }
+
+/// A volatile mount goes with its namespace, and the kernel's mark in the WorkDir is closed outside.
+#[test]
+fn what_was_mounted_volatile_in_a_namespace_that_ended_is_used_and_removed_outside() {
+    let home = user_with_subordinate_ids!();
+    let outside = |script: &str| {
+        let script = format!("set -eu; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
+        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
+    };
+    assert_eq!(outside("o load -q -i image; echo x >new").status, 0);
+    for command in ["o rm c", "o recover --accept c && o rm c", "o cp new c:/srv && o rm c"] {
+        let made = outside("o create --volatile --name c rootless.test/app");
+        assert_eq!(made.status, 0, "{}", made.stderr);
+        home.lines("echo hi >$(o mount c)/new");
+        let done = outside(command);
+        assert_eq!(done.status, 0, "{command}: {}", done.stderr);
+    }
+}

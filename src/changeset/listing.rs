@@ -16,13 +16,23 @@ use crate::sys::dir::type_of;
 use crate::sys::inode_io;
 use crate::watch::Watch;
 
-/// Writes down in `side` what `layer` holds, as it is now.
+/// How much a layer directory holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TreeSize {
+    /// Bytes in its files, a file with several names counted once.
+    pub(crate) bytes: u64,
+    /// Its files, directories and other inodes.
+    pub(crate) inodes: u64,
+}
+
+/// Writes down in `side` what `layer` holds, as it is now; gives how much that is.
 pub(crate) fn list_tree(
     layer: &Dir,
     side: &Dir,
     ownership: Ownership,
     watch: &Watch<'_>,
-) -> Result<()> {
+) -> Result<TreeSize> {
+    let mut held = TreeSize { bytes: 0, inodes: 1 };
     let mut out = EntriesWriter::new(side)?;
     let listed = |inode: Inode, checksum| Listed {
         kind: inode.kind,
@@ -44,6 +54,7 @@ pub(crate) fn list_tree(
             let path = at.join(&entry.name);
             let stat = dir.stat(&entry.name).during("stat", &path)?;
             if whiteout::is_whiteout(&stat) {
+                held.inodes += 1;
                 out.whiteout(&path)?;
                 continue;
             }
@@ -54,8 +65,10 @@ pub(crate) fn list_tree(
             }
             let inode = inode_io::from_stat(&dir, &entry.name, &stat).during("read", &path)?;
             let mut checksum = 0;
+            held.inodes += 1;
             match inode.kind {
                 FileKind::Regular { size } => {
+                    held.bytes = held.bytes.saturating_add(size);
                     let file = dir.open(&entry.name, OFlags::RDONLY | OFlags::NONBLOCK, 0);
                     let sum = file.and_then(|file| Checksum::of_file(&file, size));
                     checksum = sum.during("read", &path)?;
@@ -69,5 +82,5 @@ pub(crate) fn list_tree(
             }
         }
     }
-    out.finish()
+    out.finish().map(|()| held)
 }

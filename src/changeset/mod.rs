@@ -62,7 +62,7 @@ pub use change::{Change, ChangeKind};
 pub(crate) use compare::compare;
 pub(crate) use export::export;
 pub use limits::ApplyLimits;
-pub(crate) use listing::list_tree;
+pub(crate) use listing::{TreeSize, list_tree};
 pub(crate) use node::is_portable;
 pub use options::{DiffOptions, DiffSummary, Recorded, RootEntry, Times, View};
 #[cfg(feature = "image")]

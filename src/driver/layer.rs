@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Driver;
 use super::compose::Below;
 use crate::changeset::{
-    self, Applied, ApplyLimits, ApplyOptions, Ownership, Unkept, VariantOptions,
+    self, Applied, ApplyLimits, ApplyOptions, Ownership, TreeSize, Unkept, VariantOptions,
 };
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
@@ -239,8 +239,8 @@ impl Driver {
             Reserved::Yours(reservation) => reservation,
             Reserved::Busy => return Err(Error::new(ErrorKind::InUse, format!("layer {key}"))),
         };
-        let staging = self.build_variant(&base, &below, record, watch)?;
-        let finished = staging.finish(&self.variant_record(key, record)?)?;
+        let (staging, size) = self.build_variant(&base, &below, record, watch)?;
+        let finished = staging.finish(&self.variant_record(key, record, size)?)?;
         let mut leased = self.store.commit_layers(vec![finished])?;
         drop(reservation);
         Ok(leased.pop())
@@ -251,27 +251,31 @@ impl Driver {
         &self,
         key: LayerKey,
         record: &LayerRecord,
+        size: TreeSize,
     ) -> Result<LayerRecord> {
         let (assumptions, created) = (Default::default(), RecordTime::now());
         let owners = Owners::here(self.ownership)?;
-        Ok(LayerRecord { key, assumptions, owners, created, ..record.clone() })
+        let TreeSize { bytes: diff_size, inodes } = size;
+        let record = record.clone();
+        Ok(LayerRecord { key, diff_size, inodes, assumptions, owners, created, ..record })
     }
 
-    /// Builds in staging the directory that a layer has to be on top of `below`.
+    /// Builds in staging the directory that a layer has to be on top of `below`; gives what it holds.
     pub(super) fn build_variant(
         &self,
         base: &crate::sys::Dir,
         below: &Below,
         record: &LayerRecord,
         watch: Watch<'_>,
-    ) -> Result<Staging> {
+    ) -> Result<(Staging, TreeSize)> {
         let staging = self.store.stage_layer()?;
         let subject = format!("layer {}", record.diff_id);
         let options = VariantOptions { ownership: self.ownership, subject: &subject, watch };
         changeset::resolve(base, &record.assumptions, &below.stack, staging.dir(), &options)
             .map_err(|error| error.within(format_args!("resolve layer {}", record.diff_id)))?;
-        changeset::list_tree(staging.dir(), staging.side(), self.ownership, &watch)?;
-        Ok(staging)
+        let (dir, side) = (staging.dir(), staging.side());
+        let size = changeset::list_tree(dir, side, self.ownership, &watch)?;
+        Ok((staging, size))
     }
 }
 

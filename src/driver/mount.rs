@@ -440,6 +440,9 @@ fn take_mark(work: &Dir) -> Result<()> {
     match work.child(b"work").and_then(|work| work.child(b"incompat")) {
         Ok(marks) => remove_tree(&marks, b"volatile").during("remove", "the volatile mark"),
         Err(Errno::NOENT) => Ok(()),
+        // The kernel's own directory is closed, also to a plain user who mounted in a user namespace.
+        // It is his, and the next mount makes another.
+        Err(Errno::ACCESS) => remove_tree(work, b"work").during("remove", "the volatile mark"),
         Err(error) => Err(error).during("look at", "WorkDir"),
     }
 }
@@ -448,7 +451,7 @@ fn take_mark(work: &Dir) -> Result<()> {
 /// container can make a symlink.
 fn has_mark(work: &Dir) -> Result<bool> {
     match work.stat_if_exists(b"work/incompat/volatile") {
-        // The kernel's own directory in it is closed to a plain user, who cannot have mounted.
+        // The kernel's own directory in it is closed to a plain user. Records tell of his mounts.
         Err(Errno::ACCESS) => Ok(false),
         found => Ok(found.during("look at", "WorkDir")?.is_some()),
     }

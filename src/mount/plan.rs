@@ -47,7 +47,9 @@ pub fn plan(parts: Parts, options: &MountOptions) -> Result<MountPlan> {
             ErrorKind::LimitExceeded,
             format!("{layers} layers, and overlayfs mounts {MAX_LAYERS}"),
         )
-        .hint("commit the image again in fewer steps, or squash its lowest layers"));
+        .hint(
+            "make an image of fewer layers: overlay2 export CONTAINER | overlay2 import - NAME",
+        ));
     }
     if layers == 0 {
         return Err(Error::new(ErrorKind::InvalidInput, "no layer to mount"));

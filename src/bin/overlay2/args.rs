@@ -19,7 +19,7 @@ Examples:
   overlay2 create --name web app:1           a container of its image
   cd $(overlay2 mount web)                   its files
   overlay2 diff web                          what was changed in them
-  overlay2 unmount web
+  cd - && overlay2 unmount web
   overlay2 commit -m 'new port' web app:2    the changes as one more layer
   overlay2 save -o app2.tar app:2
   overlay2 rm web && overlay2 rmi app:2

@@ -201,12 +201,13 @@ pub(crate) struct Export {
 Examples:
   overlay2 recover --accept web               go on with the files as they are
   overlay2 recover --discard web              start over from the image")]
+#[command(group = clap::ArgGroup::new("torn").required(true))]
 pub(crate) struct Recover {
     /// Use the files as they are; some may be empty or half written
-    #[arg(long, required_unless_present = "discard", conflicts_with = "discard")]
+    #[arg(long, group = "torn")]
     pub(crate) accept: bool,
     /// Throw away what was changed in the container
-    #[arg(long)]
+    #[arg(long, group = "torn")]
     pub(crate) discard: bool,
     /// The container's name or ID
     pub(crate) container: String,

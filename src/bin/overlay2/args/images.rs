@@ -57,8 +57,8 @@ pub(crate) struct Import {
 #[command(after_help = "\
 Examples:
   overlay2 images
-  overlay2 rmi $(overlay2 images -q)          all of them
-  overlay2 images --format json | jq -r '.[].names[]'")]
+  overlay2 images --format json | jq -r '.[].names[]'
+  overlay2 rmi $(overlay2 images --format json | jq -r '.[].names[]')")]
 pub(crate) struct List {
     #[command(flatten)]
     pub(crate) shown: super::Shown,
@@ -135,8 +135,8 @@ Examples:
   overlay2 rmi app:1
   overlay2 rmi 5d56                           by the beginning of its ID
 
-An image with several names loses the one that is given, and goes with the last. What a container
-uses stays.")]
+An image with several names loses the one that is given, and goes with the last; by its ID it goes
+where it has one name at most. What a container uses stays.")]
 pub(crate) struct Remove {
     /// Their names or IDs
     #[arg(required = true, value_name = "IMAGE")]
