@@ -13,7 +13,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Inode;
 use crate::mount::{self, MountEntry, Syncing};
 use crate::quota::Quota;
-use crate::store::{ContainerBase, ContainerId, ContainerLock, ContainerRecord, NewContainer};
+use crate::store::{
+    ContainerBase, ContainerId, ContainerLock, ContainerRecord, MountState, NewContainer,
+};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, inode_io};
 use crate::watch::Watch;
@@ -166,12 +168,12 @@ impl Driver {
     }
 
     fn shown(&self, record: &ContainerRecord, mounted: Option<&MountEntry>) -> Container {
-        let boot = super::mount::boot_id();
-        let lost = record.mount.as_ref().filter(|state| mounted.is_none() && state.boot_id != boot);
+        let before = |state: &MountState| state.boot_id != super::mount::boot_id();
+        let lost = record.mount.as_ref().filter(|state| mounted.is_none() && before(state));
         // What a mount before left may be torn as well; where that cannot be read, mounting tells.
         let unsynced = || self.store.unsynced(record).ok().flatten();
         let is_torn = lost.is_some_and(|state| state.volatile)
-            || mounted.is_none() && unsynced().is_some_and(|state| state.boot_id != boot);
+            || mounted.is_none() && unsynced().is_some_and(|state| before(&state));
         Container {
             lost: lost.is_some(),
             torn: is_torn,

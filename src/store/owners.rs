@@ -38,6 +38,10 @@ impl Owners {
         if ownership == Ownership::Recorded {
             return Ok(Self::Recorded);
         }
+        // Which has all ids, each as itself.
+        if userns::in_initial_namespace() {
+            return Ok(Self::Exact);
+        }
         match userns::current_maps() {
             Ok((uids, gids)) if uids.is_identity() && gids.is_identity() => Ok(Self::Exact),
             Ok((uids, gids)) => Ok(Self::Mapped { uids: shown(&uids), gids: shown(&gids) }),

@@ -137,6 +137,10 @@ pub(crate) fn can_chown() -> Result<bool> {
     if !rustix::process::geteuid().is_root() || !has(CapabilitySet::CHOWN) {
         return Ok(false);
     }
+    // Which has all ids, each as itself.
+    if userns::in_initial_namespace() {
+        return Ok(true);
+    }
     match userns::current_maps() {
         Ok((uids, gids)) => Ok(uids.count() > 1 && gids.count() > 1),
         // Without /proc: what the capability says.
