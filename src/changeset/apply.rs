@@ -7,6 +7,7 @@ use super::ahead::read_ahead;
 use super::attributes::{Attach, Unkept};
 use super::digesting::Seen;
 use super::entries::EntriesWriter;
+use super::entry::called;
 use super::limits::ApplyLimits;
 use super::reader::TarReader;
 use super::split::SplitWriter;
@@ -15,7 +16,7 @@ use super::unpack::Unpack;
 use super::writers;
 use crate::compression::Compression;
 use crate::digest::{DiffId, Digest};
-use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::{Assumptions, Ownership};
 use crate::namespace::Namespace;
 use crate::sys::Dir;
@@ -209,7 +210,7 @@ fn make_all(
         entries += 1;
         let name = entry.raw_path.clone();
         let made = unpack.entry(entry, tar);
-        let made = made.map_err(|error| error.within(format!("entry {:?}", name.shown())));
+        let made = made.map_err(|error| error.within(called(&name)));
         unpack.unless_failed(made)?;
         while tar.skip_some()? {
             unpack.keep(tar)?;

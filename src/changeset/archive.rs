@@ -8,13 +8,13 @@ use std::ops::Range;
 use super::acl;
 use super::content::data_runs;
 use super::digesting::CHUNK;
-use super::entry::Body;
+use super::entry::{Body, called};
 use super::header::invalid;
 use super::limits::ApplyLimits;
 use super::reader::TarReader;
 use super::tar_writer::TarWriter;
 use crate::compression::Compression;
-use crate::error::{Context, Error, Result, Subject};
+use crate::error::{Context, Error, Result};
 use crate::inode::{FileKind, Inode};
 use crate::layer_path::LayerPath;
 use crate::pipe::Sink;
@@ -85,7 +85,7 @@ pub(crate) fn read_archive(
     let mut tar = TarReader::new(decoder, limits.clone(), false);
     while let Some(entry) = tar.next()? {
         watch.check()?;
-        let within = |error: Error| error.within(format!("entry {:?}", entry.raw_path.shown()));
+        let within = |error: Error| error.within(called(&entry.raw_path));
         let path = LayerPath::parse(&entry.raw_path).map_err(within)?;
         let mut inode = entry.inode.clone();
         for (name, text) in [

@@ -42,6 +42,20 @@ pub(super) struct GnuLong {
     pub(super) link: Option<Vec<u8>>,
 }
 
+/// The most bytes of a name that a message has.
+const SHOWN: usize = 300;
+
+/// How a message calls the entry of that name; of a long one, how it begins and ends.
+pub(super) fn called(raw_path: &[u8]) -> String {
+    match (raw_path.get(..SHOWN * 2 / 3), raw_path.get(raw_path.len().saturating_sub(SHOWN / 3)..))
+    {
+        (Some(begin), Some(end)) if raw_path.len() > SHOWN => {
+            format!("entry {:?}...{:?}", begin.shown(), end.shown())
+        }
+        _ => format!("entry {:?}", raw_path.shown()),
+    }
+}
+
 impl Entry {
     /// Understands a header and what was said before it. The map of a GNU sparse file, and that of
     /// pax format 1.0, is put in by the reader, which has to read on for it.
@@ -53,7 +67,7 @@ impl Entry {
             (None, None) => header.name(),
         };
         Self::describe(header, pax, long.link, raw_path.clone())
-            .map_err(|error| error.within(format!("entry {:?}", raw_path.shown())))
+            .map_err(|error| error.within(called(&raw_path)))
     }
 
     fn describe(
@@ -168,4 +182,16 @@ fn unknown_type(flag: u8) -> Error {
         ErrorKind::InvalidData,
         format!("type {:?} ({what}) has no place in a changeset", char::from(flag)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::called;
+
+    #[test]
+    fn a_long_name_is_shown_by_its_ends() {
+        assert_eq!(called(b"a/b"), "entry \"a/b\"");
+        let shown = called(&[&[b'x'; 60_000][..], b"end"].concat());
+        assert!(shown.len() < 400 && shown.ends_with("end\""), "{shown}");
+    }
 }

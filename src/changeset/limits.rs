@@ -24,8 +24,8 @@ pub struct ApplyLimits {
     pub attribute_bytes: u64,
     /// Runs of data in one sparse file. Default 1,000,000.
     pub sparse_runs: usize,
-    /// Directories, whiteouts and unresolved hard links, which are held in memory.
-    /// Default 4,000,000.
+    /// Directories, whiteouts and unresolved hard links, which are held in memory; one counts once
+    /// more for each 64 bytes of its path. Default 2,000,000.
     pub marks: u64,
 }
 
@@ -40,7 +40,7 @@ impl Default for ApplyLimits {
             header_bytes: 4 << 20,
             attribute_bytes: 256 << 20,
             sparse_runs: 1_000_000,
-            marks: 4_000_000,
+            marks: 2_000_000,
         }
     }
 }

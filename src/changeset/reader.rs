@@ -2,12 +2,12 @@
 
 use std::io::{self, BufRead};
 
-use super::entry::{Body, Entry, GnuLong};
+use super::entry::{Body, Entry, GnuLong, called};
 use super::header::{BLOCK, Header, gnu_sparse_block, invalid};
 use super::limits::{self, ApplyLimits};
 use super::pax::Records;
 use crate::compression::Compression;
-use crate::error::{Context, Error, ErrorKind, Result, Subject};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::FileKind;
 
 /// Reads a tar from a stream.
@@ -157,7 +157,7 @@ impl<R: BufRead> TarReader<R> {
         self.padding = padding_of(entry.payload);
         if matches!((&entry.body, &entry.inode.kind), (Body::Inode, FileKind::Regular { .. })) {
             self.read_sparse(header, &pax, &mut entry)
-                .map_err(|error| error.within(format!("entry {:?}", entry.raw_path.shown())))?;
+                .map_err(|error| error.within(called(&entry.raw_path)))?;
         }
         if let FileKind::Regular { size } = entry.inode.kind {
             limits::check(size, self.limits.file_bytes, "bytes in a file")?;

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::inode::{Inode, Timestamp};
 use crate::layer_path::LayerPath;
 
-/// The bytes of a path up to which it counts as one mark.
-const USUAL_PATH: u64 = 256;
+/// The bytes of a path up to which it counts as one mark: it is held several times over.
+const USUAL_PATH: u64 = 64;
 
 /// A directory's number; parents have smaller ones than what is beneath them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,9 +12,9 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use super::attributes::{Given, Manner, Put};
 use super::content::{Content, each_piece};
-use super::entry::Entry;
+use super::entry::{Entry, called};
 use super::reader::TarReader;
-use crate::error::{Error, ErrorKind, Result, Subject};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 use crate::sys;
 use crate::sys::parallel::{self, Job, Workers};
@@ -23,8 +23,11 @@ use crate::sys::xattr::Target;
 /// The largest file that waits for another thread; it is copied once for that.
 const SMALL: u64 = 64 << 10;
 
-/// How many files are handed over at once, each with a descriptor.
+/// How many files are handed over at once at most, each with a descriptor.
 const FILES: usize = 16;
+
+/// With fewer descriptors than this nothing waits, and none of them is taken from anybody.
+const DESCRIPTORS: usize = 256;
 
 /// As many bytes are handed over at once, or up to [`SMALL`] more.
 const BYTES: usize = 192 << 10;
@@ -34,9 +37,17 @@ const WORKERS: usize = 8;
 
 /// Threads for so many in all, of which one unpacks; for 0 as many as there are processors.
 pub(crate) fn workers(threads: usize) -> Workers {
-    // A quarter of the descriptors may be those of files that wait.
-    let most = WORKERS.min(sys::most_descriptors() / 4 / (2 * FILES));
+    let descriptors = sys::most_descriptors();
+    // An eighth of them may be those of files that wait.
+    let most = match descriptors < DESCRIPTORS {
+        true => 0,
+        false => WORKERS.min(descriptors / 8 / (2 * files_at_once(descriptors))),
+    };
     Workers::new(parallel::threads(threads).saturating_sub(1).min(most))
+}
+
+fn files_at_once(descriptors: usize) -> usize {
+    (descriptors / 64).clamp(1, FILES)
 }
 
 /// Files on their way to other threads, and back.
@@ -44,6 +55,7 @@ pub(super) struct Writers<'a> {
     workers: &'a Workers,
     manner: Manner,
     batch: Batch,
+    files_at_once: usize,
     /// What becomes of the batches that were handed over, in their order.
     away: VecDeque<Receiver<Vec<Written>>>,
 }
@@ -67,7 +79,8 @@ struct Waiting {
 
 impl<'a> Writers<'a> {
     pub(super) fn new(workers: &'a Workers, manner: Manner) -> Self {
-        Self { workers, manner, batch: Batch::default(), away: VecDeque::new() }
+        let files_at_once = files_at_once(sys::most_descriptors());
+        Self { workers, manner, batch: Batch::default(), files_at_once, away: VecDeque::new() }
     }
 
     /// Whether a file with a payload of so many bytes may wait.
@@ -90,7 +103,7 @@ impl<'a> Writers<'a> {
             Ok(())
         })?;
         files.push(Waiting { file, path, entry, created_mode });
-        let full = files.len() == FILES || bytes.len() >= BYTES;
+        let full = files.len() >= self.files_at_once || bytes.len() >= BYTES;
         if full {
             self.hand_over();
         }
@@ -152,7 +165,7 @@ impl Batch {
             let length = usize::try_from(waiting.entry.payload).unwrap_or(usize::MAX);
             let (content, next) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             rest = next;
-            let name = || format!("entry {:?}", waiting.entry.raw_path.shown());
+            let name = || called(&waiting.entry.raw_path);
             let put = waiting.write(content, manner).map_err(|error| error.within(name()));
             (waiting.path, put)
         };

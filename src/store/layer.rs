@@ -227,8 +227,16 @@ impl Staging {
     /// # Errors
     /// As the operating system has them; the layer is gone then.
     pub fn finish(self, record: &LayerRecord) -> Result<FinishedLayer> {
-        let written = record::to_bytes(record)
-            .and_then(|bytes| record::create(self.staged.dir(), LAYER_FILE, &bytes));
+        let bytes = record::to_bytes(record).during("write", LAYER_FILE)?;
+        if bytes.len() > record::LONGEST {
+            let what = "what the changeset takes for granted of the layers below is too much";
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("{what}: {} bytes, and {} are allowed", bytes.len(), record::LONGEST),
+            )
+            .hint("build it again with entries for its directories"));
+        }
+        let written = record::create(self.staged.dir(), LAYER_FILE, &bytes);
         written.during("write file", &self.staged.shown(LAYER_FILE))?;
         Ok(FinishedLayer { staged: self.staged, key: record.key })
     }

@@ -322,7 +322,7 @@ pub(super) fn is_something_else(error: Errno) -> bool {
 }
 
 /// More than any record has: what is longer is something else.
-const LONGEST: usize = 256 << 20;
+pub(super) const LONGEST: usize = 256 << 20;
 
 /// The content of the file `name` in `dir`, which may be a path of two names. Something else in its
 /// place, such as a FIFO, neither holds up the caller nor fills the memory.

@@ -58,7 +58,7 @@ impl Store {
     /// deletes at this moment is left to it. Several threads do it where there is much.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) where `watch` says so; what is left is
+    /// [`ErrorKind::Cancelled`] where `watch` says so; what is left is
     /// deleted another time. Where one object cannot be deleted the others are, and the first error
     /// is given. Nothing is deleted through a mount: what holds one stays in the trash.
     pub fn empty_trash(&self, watch: &Watch<'_>) -> Result<u64> {
