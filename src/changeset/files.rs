@@ -43,7 +43,7 @@ impl Unpack<'_> {
             _ => 0,
         };
         self.content_bytes = self.content_bytes.saturating_add(size);
-        if matches!(entry.body, Body::Inode) && self.writers.wants(entry.payload) {
+        if matches!(entry.body, Body::Inode) && self.writers.wants(&entry) {
             if self.writers.take(file, path, (entry, created_mode), tar)? {
                 self.collect();
             }

@@ -19,6 +19,8 @@ pub(super) struct Records {
     globals: Rc<Values>,
     /// `GNU.sparse.offset` and `.numbytes` of the format 0.0, in which a key comes again and again.
     sparse: Vec<(u64, u64)>,
+    /// Bytes of all keys and values.
+    held: u64,
 }
 
 type Values = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -44,7 +46,12 @@ impl Records {
                     super::limits::check(self.sparse.len(), sparse_runs, "runs in a sparse file")?;
                 }
                 _ => {
-                    Rc::make_mut(&mut self.values).insert(key.to_vec(), value.to_vec());
+                    let values = Rc::make_mut(&mut self.values);
+                    match values.insert(key.to_vec(), value.to_vec()) {
+                        Some(old) => self.held -= old.len() as u64,
+                        None => self.held += key.len() as u64,
+                    }
+                    self.held += value.len() as u64;
                 }
             }
         }
@@ -61,8 +68,7 @@ impl Records {
 
     /// How many bytes of memory they take.
     pub(super) fn bytes(&self) -> u64 {
-        let values = self.values.iter().map(|(key, value)| key.len() + value.len());
-        values.sum::<usize>() as u64 + 16 * self.sparse.len() as u64
+        self.held + 16 * self.sparse.len() as u64
     }
 
     fn get(&self, key: &[u8]) -> Option<&[u8]> {

@@ -6,6 +6,7 @@
 //! how the rest is compressed. The directory `replaced`, which few layers have, holds files that a
 //! later entry of the same changeset replaced. The format is described in ARCHITECTURE.md.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
@@ -209,7 +210,7 @@ pub(super) fn reassemble_with(
     report: &mut dyn FnMut(u64, u64) -> Result<()>,
     payload: &mut dyn FnMut(&Payload, &mut dyn Write) -> Result<()>,
 ) -> Result<(Digest, u64)> {
-    let moved = moved_files(side)?;
+    let moved = Moved::of(moved_files(side)?);
     let mut records = SplitReader::open(side)?;
     let mut out = Hashing::new(out);
     let mut references = 0;
@@ -230,7 +231,7 @@ pub(super) fn reassemble_with(
             Record::Moved { .. } => continue,
             Record::End => break,
         };
-        let replaced = replaced(&moved, &path, references)?;
+        let replaced = moved.place(&path, references)?;
         payload(&Payload { path, replaced, runs }, &mut out)?;
         references += 1;
         report(out.bytes(), references)?;
@@ -294,18 +295,39 @@ impl Payload {
     }
 }
 
-/// Where the file is that was at `path` when the reference of this number was written, if that was
-/// replaced later.
-fn replaced(
-    moved: &[(LayerPath, u64)],
-    path: &LayerPath,
-    reference: u64,
-) -> Result<Option<LayerPath>> {
-    let mut moved = moved.iter().enumerate();
-    let found =
-        moved.find(|(_, (prefix, references))| reference < *references && path.starts_with(prefix));
-    let Some((index, (prefix, _))) = found else { return Ok(None) };
-    replaced_path(index, prefix, path).map(Some)
+/// What was replaced, by its path: its place in `replaced`, and by how many references it was meant.
+struct Moved(HashMap<LayerPath, Vec<(usize, u64)>>);
+
+impl Moved {
+    /// Takes what was replaced, in order.
+    fn of(moved: Vec<(LayerPath, u64)>) -> Self {
+        let mut by_path: HashMap<LayerPath, Vec<(usize, u64)>> = HashMap::new();
+        for (index, (path, references)) in moved.into_iter().enumerate() {
+            by_path.entry(path).or_default().push((index, references));
+        }
+        Self(by_path)
+    }
+
+    /// Where the file is that was at `path` when the reference of this number was written, if that was
+    /// replaced later, or something that it lay in.
+    fn place(&self, path: &LayerPath, reference: u64) -> Result<Option<LayerPath>> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (mut first, mut at) = (None, Some(path.clone()));
+        while let Some(prefix) = at {
+            let times = self.0.get(&prefix).map(Vec::as_slice).unwrap_or_default();
+            let later = times.partition_point(|(_, references)| *references <= reference);
+            if let Some((index, _)) = times.get(later)
+                && first.as_ref().is_none_or(|(first, _)| index < first)
+            {
+                first = Some((*index, prefix.clone()));
+            }
+            at = prefix.parent();
+        }
+        let place = |(index, prefix)| replaced_path(index, &prefix, path);
+        first.map(place).transpose()
+    }
 }
 
 /// Where in `replaced` a file is that lay at `path`, beneath `prefix`, which was the `index`th to be

@@ -23,6 +23,9 @@ use crate::sys::xattr::Target;
 /// The largest file that waits for another thread; it is copied once for that.
 const SMALL: u64 = 64 << 10;
 
+/// The most bytes of attributes of a file that waits.
+const ATTRIBUTES: usize = 4 << 10;
+
 /// How many files are handed over at once at most, each with a descriptor.
 const FILES: usize = 16;
 
@@ -83,9 +86,12 @@ impl<'a> Writers<'a> {
         Self { workers, manner, batch: Batch::default(), files_at_once, away: VecDeque::new() }
     }
 
-    /// Whether a file with a payload of so many bytes may wait.
-    pub(super) fn wants(&self, payload: u64) -> bool {
-        !self.workers.is_empty() && payload <= SMALL
+    /// Whether a file may wait: one with little content and few attributes.
+    pub(super) fn wants(&self, entry: &Entry) -> bool {
+        let attributes = entry.inode.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        !self.workers.is_empty()
+            && entry.payload <= SMALL
+            && attributes.sum::<usize>() <= ATTRIBUTES
     }
 
     /// Takes a file that was just made, and reads its payload, which is its whole content. `true`

@@ -141,8 +141,12 @@ impl Passed {
             }
         } else if entry.size > SMALL && !looks_like_document(&prefix) {
             Kept::Nothing("is neither a document nor a layer")
-        } else if entry.size > DOCUMENT_LIMIT || self.kept + entry.size > DOCUMENTS_LIMIT {
+        } else if entry.size > DOCUMENT_LIMIT {
             Kept::Nothing("is too large to be kept")
+        } else if self.kept + entry.size > DOCUMENTS_LIMIT {
+            Kept::Nothing(
+                "comes behind too many small files to be kept: load the archive from a file",
+            )
         } else {
             content.read_to_end(&mut prefix).during("read", &shown)?;
             self.kept += prefix.len() as u64;

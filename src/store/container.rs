@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use super::Store;
 use super::broken::unless_broken;
 use super::container_name::{check_container_name, generated};
 use super::hold::{Attempt, Held, patience};
@@ -14,7 +15,6 @@ use super::layout::{
 use super::mount_state::torn_means_gone;
 use super::record::{self, ContainerRecord, ImageRecord, RecordTime};
 use super::staging::{Published, Staged};
-use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::quota::Quota;
@@ -169,8 +169,8 @@ impl Store {
         {
             return Ok(record);
         }
-        let all = self.list(CONTAINERS, |name| name.parse().ok().map(Object::Container))?;
-        match only(matching(all, text), "container IDs", text)? {
+        let container = |name: &str| name.parse().ok().map(Object::Container);
+        match self.beginning(CONTAINERS, text, "container IDs", container)? {
             Some(Object::Container(id)) => self.container(&id)?.ok_or_else(missing),
             _ => Err(missing()),
         }

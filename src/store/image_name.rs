@@ -3,13 +3,13 @@
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
+use super::Store;
 use super::broken::unless_broken;
 use super::hold::{Held, touch, wait_exclusive};
 use super::image::Image;
 use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING};
 use super::record::{self, NameRecord, Unread};
 use super::users::is_no_directory;
-use super::{Store, matching, only};
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
 use crate::file_name::encode;
@@ -231,8 +231,8 @@ impl Store {
                 return Ok((id, Some(name)));
             }
         }
-        let all = self.list(IMAGES, |name| Digest::from_hex(name).ok().map(Object::Image))?;
-        match only(matching(all, digits), "image IDs", text)? {
+        let image = |name: &str| Digest::from_hex(name).ok().map(Object::Image);
+        match self.beginning(IMAGES, digits, "image IDs", image)? {
             Some(Object::Image(id)) => Ok((id, None)),
             _ => Err(no_image(text)),
         }

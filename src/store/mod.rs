@@ -255,10 +255,31 @@ impl Store {
     }
 }
 
-/// The names of objects that begin with `prefix`, at least two of its digits given.
-fn matching(objects: Vec<Object>, prefix: &str) -> Vec<Object> {
+impl Store {
+    /// The one object of a kind whose ID begins so. Nothing is listed for what begins no ID.
+    fn beginning(
+        &self,
+        place: &'static str,
+        prefix: &str,
+        what: &str,
+        object: fn(&str) -> Option<Object>,
+    ) -> Result<Option<Object>> {
+        if !may_begin_an_id(prefix) {
+            return Ok(None);
+        }
+        only(matching(self.list(place, object)?, prefix), what, prefix)
+    }
+}
+
+/// Whether an ID or a key may begin so: at least two of its digits are given.
+fn may_begin_an_id(prefix: &str) -> bool {
     let plain = prefix.strip_prefix("chain-").unwrap_or(prefix);
-    let digits = plain.len() >= 2 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.len() >= 2 && plain.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The names of objects that begin with `prefix`.
+fn matching(objects: Vec<Object>, prefix: &str) -> Vec<Object> {
+    let digits = may_begin_an_id(prefix);
     let matches = |object: &Object| digits && object.name().starts_with(prefix);
     objects.into_iter().filter(matches).collect()
 }

@@ -45,7 +45,9 @@ fn walk(root: &Path, directory: &Path, mounts: &[std::path::PathBuf], lines: &mu
         let name = path.strip_prefix(root).unwrap().display().to_string();
         // What is thrown away goes bit by bit: how much of it is left is a matter of time.
         let thrown_away = name.starts_with("store/trash/");
-        if thrown_away || OF_MOUNTS.iter().any(|file| path.ends_with(file)) {
+        // Room is held back where there is some, and is nobody's loss where there is none.
+        let held_back = name == "store/ballast";
+        if thrown_away || held_back || OF_MOUNTS.iter().any(|file| path.ends_with(file)) {
             continue;
         }
         let found = path.symlink_metadata().unwrap();

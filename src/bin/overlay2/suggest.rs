@@ -15,16 +15,18 @@ enum Wanted {
 
 /// A hint for each name on the command line that stands for nothing, where another one is like it.
 pub(crate) fn hints(driver: &Driver, command: &Command) -> Vec<String> {
+    let mut missing = typed(command);
+    missing.retain(|(_, typed)| matches!(driver.has(typed), Ok(false)));
+    if missing.is_empty() {
+        return Vec::new();
+    }
     let (Ok(containers), Ok(images)) = (driver.containers(), driver.images()) else {
         return Vec::new();
     };
     let containers: Vec<String> = containers.into_iter().map(|one| one.name).collect();
     let images: Vec<String> = images.into_iter().flat_map(|one| one.names).collect();
     let mut hints = Vec::new();
-    for (wanted, typed) in typed(command) {
-        if !matches!(driver.has(&typed), Ok(false)) {
-            continue;
-        }
+    for (wanted, typed) in missing {
         let mut known = Vec::new();
         if wanted != Wanted::Image {
             known.extend(&containers);
