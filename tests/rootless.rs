@@ -343,11 +343,14 @@ fn recorded_owners_are_checked_and_mended_in_a_user_namespace_too() {
     let loaded = Done::of(home.command(Path::new("sh")).args(["-c", script]));
     assert_eq!(loaded.status, 0, "{}", loaded.stderr);
     let record = format!("getfattr --only-values -n {attribute} store/layers/*/diff/srv/app");
-    home.lines(
-        "o check; truncate -s 0 store/layers/*/diff/srv/app; o repair --from image; o check",
-    );
-    if need::tool("getfattr").is_some() {
-        assert_eq!(home.lines(&record), ["1000:1001:0755:file"]);
+    home.lines("o save -o saved.tar rootless.test/app; gzip saved.tar");
+    for from in ["image", "saved.tar.gz"] {
+        home.lines(&format!(
+            "o check; truncate -s 0 store/layers/*/diff/srv/app; o repair --from {from}; o check"
+        ));
+        if need::tool("getfattr").is_some() {
+            assert_eq!(home.lines(&record), ["1000:1001:0755:file"], "{from}");
+        }
     }
     let checked =
         Done::of(home.command(Path::new("sh")).args(["-c", "./overlay2 --root store check"]));

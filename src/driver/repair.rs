@@ -12,7 +12,7 @@ use super::check::{CheckOptions, Finding, is_no_directory};
 use super::compose::Below;
 use super::layer::{Expected, Unpacked};
 use super::{Driver, Findings};
-use crate::changeset::{self, Content, Contents, Pair, VerifyOptions};
+use crate::changeset::{self, Content, Contents, Ownership, Pair, VerifyOptions};
 use crate::compression::Compression;
 use crate::digest::{DiffId, Hashing};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -147,13 +147,23 @@ impl Driver {
         match opened? {
             Opened::Source(source) => Ok(Given::Source(source)),
             Opened::Stream(file) => {
-                let mut sink = Sink { driver: self, wanted, unpacked: BTreeMap::new(), watch };
+                let (unpacked, ownership) = (BTreeMap::new(), self.ownership_of(wanted));
+                let mut sink = Sink { driver: self, wanted, ownership, unpacked, watch };
                 match image::read_stream(file, &mut sink, &options) {
                     Ok(_) => Ok(Given::Unpacked(sink.unpacked)),
                     Err(error) => Err(error.hint("it is the changeset of no damaged layer")),
                 }
             }
         }
+    }
+
+    /// How the owners of these layers are kept, where that is one way for all of them.
+    fn ownership_of(&self, layers: &BTreeSet<DiffId>) -> Option<Ownership> {
+        let record = |diff_id| self.store.layer_record(&LayerKey::Diff(diff_id)).ok().flatten();
+        let records = layers.iter().filter_map(|diff_id| record(*diff_id));
+        let mut ownerships = records.map(|record| record.owners.ownership());
+        let first = ownerships.next()?;
+        ownerships.all(|other| other == first).then_some(first)
     }
 
     fn repair_base(
@@ -167,11 +177,9 @@ impl Driver {
         self.refuse_mounted_layer(key)?;
         let subject = format!("layer {diff_id}");
         // As it was, where that is known: what is right is not to be touched.
-        let record = self.store.layer_record(key).ok().flatten();
-        let ownership = record.map(|record| record.owners.ownership());
         let expected = Expected {
             diff_id: Some(diff_id),
-            ownership,
+            ownership: self.ownership_of(&BTreeSet::from([diff_id])),
             subject: &subject,
             ..Expected::default()
         };
@@ -357,13 +365,15 @@ impl Given<'_> {
 struct Sink<'a> {
     driver: &'a Driver,
     wanted: &'a BTreeSet<DiffId>,
+    ownership: Option<Ownership>,
     unpacked: BTreeMap<DiffId, FinishedLayer>,
     watch: Watch<'a>,
 }
 
 impl LayerSink for Sink<'_> {
     fn layer(&mut self, name: &str, reader: &mut dyn Read) -> Result<LayerSeen> {
-        let expected = Expected { subject: name, ..Expected::default() };
+        let ownership = self.ownership;
+        let expected = Expected { subject: name, ownership, ..Expected::default() };
         let Unpacked { finished, applied } = self.driver.unpack(reader, expected, self.watch)?;
         if self.wanted.contains(&applied.diff_id) {
             self.unpacked.insert(applied.diff_id, finished);
