@@ -106,7 +106,13 @@ impl Home {
         Done::of(self.command(&self.path("overlay2")).args(["unshare", "--", "sh", "-c", &script]))
     }
 
-    /// The same, which has to succeed; the lines that it printed.
+    /// A script outside of any user namespace, with the same `o`.
+    fn outside(&self, script: &str) -> Done {
+        let script = format!("set -u; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
+        Done::of(self.command(Path::new("sh")).args(["-c", &script]))
+    }
+
+    /// As [`unshare`](Self::unshare), which has to succeed; the lines that it printed.
     fn lines(&self, script: &str) -> Vec<String> {
         let done = self.unshare(script);
         assert_eq!(done.status, 0, "{}\n{}", done.stdout, done.stderr);
@@ -316,10 +322,7 @@ fn what_is_recorded_outside_is_shown_inside() {
 #[test]
 fn a_layer_is_checked_where_its_ids_are_what_they_were() {
     let home = user_with_subordinate_ids!();
-    let outside = |script: &str| {
-        let script = format!("set -u; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
-        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
-    };
+    let outside = |script: &str| home.outside(script);
     home.lines("o load -q -i image; o check");
     let owners = "find store/layers/*/diff -printf '%P %U %G %m\\n' | sort";
     let before = home.lines(owners);
@@ -367,10 +370,7 @@ fn what_belongs_to_other_ids_is_removed_and_its_room_comes_back_inside() {
          for name in foreign private other; do o create --name $name rootless.test/app; done
          mkdir t; chown 33:33 t; chmod 700 t; o cp -a t foreign:/t; o cp -a t private:/t; rm -r t",
     );
-    let outside = |script: &str| {
-        let script = format!("set -u; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
-        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
-    };
+    let outside = |script: &str| home.outside(script);
     let refused = outside("o diff --tar private | cat >/dev/null; o export private >/dev/null");
     assert!(refused.stderr.contains("overlay2 unshare"), "{}", refused.stderr);
     let done = outside("o rm foreign; o rm other; o ps -q");
@@ -411,9 +411,8 @@ fn what_cannot_be_looked_at_hides_nothing_else_from_a_check() {
 #[test]
 fn what_is_changed_in_a_mount_is_seen_from_outside_as_from_inside() {
     let home = user_with_subordinate_ids!();
-    let script = |text: &str| format!("set -eu; o() {{ ./overlay2 --root store \"$@\"; }}\n{text}");
     let outside = |text: &str| {
-        let done = Done::of(home.command(Path::new("sh")).args(["-c", &script(text)]));
+        let done = home.outside(&format!("set -e\n{text}"));
         assert_eq!(done.status, 0, "{}\n{}", done.stdout, done.stderr);
         done.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
     };
@@ -462,10 +461,7 @@ fn what_is_changed_in_a_mount_is_seen_from_outside_as_from_inside() {
 #[test]
 fn what_was_mounted_volatile_in_a_namespace_that_ended_is_used_and_removed_outside() {
     let home = user_with_subordinate_ids!();
-    let outside = |script: &str| {
-        let script = format!("set -eu; o() {{ ./overlay2 --root store \"$@\"; }}\n{script}");
-        Done::of(home.command(Path::new("sh")).args(["-c", &script]))
-    };
+    let outside = |script: &str| home.outside(&format!("set -e\n{script}"));
     assert_eq!(outside("o load -q -i image; echo x >new").status, 0);
     for command in ["o rm c", "o recover --accept c && o rm c", "o cp new c:/srv && o rm c"] {
         let made = outside("o create --volatile --name c rootless.test/app");

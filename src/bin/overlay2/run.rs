@@ -210,22 +210,31 @@ struct Scratch {
 
 const SCRATCH: &str = "overlay2-run-";
 
+/// How many names are tried for one.
+const ATTEMPTS: u32 = 16;
+
 impl Scratch {
     fn new(id: &str) -> io::Result<Self> {
         let place = std::env::temp_dir();
         Self::sweep(&place);
-        // Several may run in one container.
-        let path = place.join(format!("{SCRATCH}{id}-{}", std::process::id()));
-        let told = |error: io::Error| {
-            io::Error::new(error.kind(), format!("create directory {}: {error}", path.display()))
-        };
-        loop {
+        // Several may run in one container. Somebody who sweeps may be quicker than the lock, and take
+        // a directory that was just made for one that was left: then another name is tried.
+        for attempt in 0..ATTEMPTS {
+            let path = place.join(format!("{SCRATCH}{id}-{}-{attempt}", std::process::id()));
+            let told = |error: io::Error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("create directory {}: {error}", path.display()),
+                )
+            };
             DirBuilder::new().mode(0o700).create(&path).map_err(told)?;
-            // Somebody who sweeps may have been quicker.
             if let Some(lock) = locked(&path) {
                 return Ok(Self { path, _lock: lock });
             }
+            let _ = rustix::fs::rmdir(&path);
         }
+        let what = format!("no directory in {} can be locked; set TMPDIR", place.display());
+        Err(io::Error::other(what))
     }
 
     /// Removes what those left who were killed.
