@@ -282,7 +282,7 @@ pub(super) fn directory(found: Found) -> SysResult<Handle> {
 /// The upper directory `dir` and those that show through it, as one.
 pub(super) fn merged(dir: &Dir, below: Option<&MergedDir>) -> SysResult<MergedDir> {
     let part = |layer, dir: &Dir| -> SysResult<Arc<Part>> {
-        Ok(Arc::new(Part { layer, dir: dir.child_as_path(b".")?, opaque: Opaque::No }))
+        Ok(Arc::new(Part { layer, dir: dir.child_as_path(b".")?, opaque: Opaque::No, bare: false }))
     };
     let mut parts = vec![part(0, dir)?];
     for lower in below.iter().flat_map(|below| &below.parts) {

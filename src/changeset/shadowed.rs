@@ -132,7 +132,7 @@ fn clone_of(dir: &MergedDir) -> SysResult<MergedDir> {
     use std::sync::Arc;
     let part = |part: &Arc<Part>| {
         let dir = part.dir.child_as_path(b".")?;
-        Ok(Arc::new(Part { layer: part.layer, dir, opaque: part.opaque }))
+        Ok(Arc::new(Part { layer: part.layer, dir, opaque: part.opaque, bare: part.bare }))
     };
     Ok(MergedDir { parts: dir.parts.iter().map(part).collect::<SysResult<_>>()? })
 }

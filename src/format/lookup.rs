@@ -50,6 +50,8 @@ pub(crate) struct Part {
     pub(crate) dir: Dir,
     /// What its mark says; of a layer's root, which the kernel does not look at, always `No`.
     pub(crate) opaque: Opaque,
+    /// It was seen to have no extended attributes at all.
+    pub(crate) bare: bool,
 }
 
 /// A directory of the merged tree: its directories in the layers, topmost first, at least one.
@@ -80,6 +82,8 @@ pub(crate) struct FoundFile {
     pub(crate) stat: Stat,
     /// What holds its data, where it has only the attributes (`metacopy`).
     pub(crate) data: Option<FoundData>,
+    /// It was seen to have no extended attributes at all.
+    pub(crate) bare: bool,
 }
 
 /// The file of a lower layer that holds the data of one above.
@@ -149,7 +153,7 @@ impl Stack {
 
     /// The root of the merged tree as it is without the layers above `first`.
     pub(crate) fn root_from(&self, first: usize) -> SysResult<MergedDir> {
-        let part = |(layer, dir)| Arc::new(Part { layer, dir, opaque: Opaque::No });
+        let part = |(layer, dir)| Arc::new(Part { layer, dir, opaque: Opaque::No, bare: false });
         let layers = self.clone_layers()?.into_iter().enumerate().skip(first);
         Ok(MergedDir { parts: layers.map(part).collect() })
     }
@@ -308,15 +312,18 @@ impl<'a> Search<'a> {
     /// Takes a file: the one that shows, or the one that holds its data.
     fn take(&mut self, index: usize, parent: &Part, stat: Stat) -> SysResult<Step> {
         let regular = type_of(&stat) == FileType::RegularFile;
+        let target = Target::Name(&parent.dir, &self.name);
+        // Asked as cheaply as for one of them, and a copy-up need not ask again.
+        let names = regular.then(|| readable(xattr::list(target))).transpose()?.flatten();
+        let bare = names.as_ref().is_some_and(Vec::is_empty);
         let attribute = |mark| {
             let name = self.stack.namespace.name(mark);
-            match xattr::get(Target::Name(&parent.dir, &self.name), &name) {
-                // As with a whiteout, what cannot be read is not there.
-                Err(Errno::PERM | Errno::ACCESS) => Ok(None),
-                other => other,
+            match names.as_ref().is_some_and(|names| names.contains(&name)) {
+                true => readable(xattr::get(target, &name)).map(Option::flatten),
+                false => Ok(None),
             }
         };
-        let only_attributes = regular && attribute(mark::METACOPY)?.is_some();
+        let only_attributes = attribute(mark::METACOPY)?.is_some();
         if only_attributes && self.stack.redirects == Redirects::Refuse {
             return Err(Errno::PERM);
         }
@@ -324,7 +331,7 @@ impl<'a> Search<'a> {
         match &mut self.file {
             None => {
                 let layer = parent.layer;
-                self.file = Some(FoundFile { layer, part: index, stat, data: None });
+                self.file = Some(FoundFile { layer, part: index, stat, data: None, bare });
             }
             Some(file) if regular && !only_attributes => {
                 let dir = parent.dir.child_as_path(b".")?;
@@ -361,8 +368,8 @@ impl<'a> Search<'a> {
         let dir = parent.child_as_path(&self.name)?;
         let namespace = self.stack.namespace;
         let is_lowest = layer + 1 == self.stack.layers.len();
-        let (opaque, redirect) = marks(namespace, &dir, is_lowest)?;
-        self.parts.push(Arc::new(Part { layer, dir, opaque }));
+        let Marks { opaque, redirect, bare } = marks(namespace, &dir, is_lowest)?;
+        self.parts.push(Arc::new(Part { layer, dir, opaque, bare }));
         self.top.get_or_insert(stat);
         if opaque == Opaque::Yes {
             return Ok(Step::Stop);
@@ -386,7 +393,7 @@ impl<'a> Search<'a> {
                 Walk::Ends => return Ok(()),
             };
             self.name = name.to_vec();
-            let part = Part { layer: below, dir, opaque: Opaque::No };
+            let part = Part { layer: below, dir, opaque: Opaque::No, bare: false };
             let step = self.step(0, &part)?;
             if last || matches!(step, Step::Stop) {
                 return Ok(());
@@ -418,8 +425,15 @@ impl<'a> Search<'a> {
     }
 }
 
+/// What a directory's attributes say.
+struct Marks {
+    opaque: Opaque,
+    redirect: Option<Vec<u8>>,
+    bare: bool,
+}
+
 /// The marks of a directory that say what is below it: opaque, and where to find it.
-fn marks(namespace: Namespace, dir: &Dir, is_lowest: bool) -> SysResult<(Opaque, Option<Vec<u8>>)> {
+fn marks(namespace: Namespace, dir: &Dir, is_lowest: bool) -> SysResult<Marks> {
     let (mut target, names) = match xattr::list(Target::Name(dir, b".")) {
         // It may be read but not searched, so not even for its own `.`.
         Err(Errno::ACCESS) => (Target::held(dir), xattr::list(Target::held(dir))?),
@@ -441,7 +455,15 @@ fn marks(namespace: Namespace, dir: &Dir, is_lowest: bool) -> SysResult<(Opaque,
     };
     let opaque = Opaque::parse(read(mark::OPAQUE)?.as_deref());
     let redirect = if opaque == Opaque::Yes || is_lowest { None } else { read(mark::REDIRECT)? };
-    Ok((opaque, redirect))
+    Ok(Marks { opaque, redirect, bare: names.is_empty() })
+}
+
+/// As with a whiteout, an attribute that cannot be read is not there.
+fn readable<T>(read: SysResult<T>) -> SysResult<Option<T>> {
+    match read {
+        Err(Errno::PERM | Errno::ACCESS) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// Where a walk inside one layer led.

@@ -53,7 +53,8 @@ impl Core {
     fn make_whole(node: &Node, file: &RealFile) -> Real {
         let held = Arc::clone(&file.held);
         let (layer, kind, access) = (file.layer, file.kind, file.access);
-        let real = Real::File(Arc::new(RealFile { layer, kind, held, access, data: None }));
+        let real =
+            Real::File(Arc::new(RealFile { layer, kind, held, access, data: None, bare: false }));
         node.set_real(real.clone());
         real
     }

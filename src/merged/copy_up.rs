@@ -168,9 +168,10 @@ impl Core {
         marked: bool,
     ) -> SysResult<(Copy<'a>, Finished)> {
         let from = match real {
+            _ if real.is_bare()? => None,
             // Without a detour by `/proc`, where the right to look names up is not in question.
-            Real::Directory(dir) if may_do_all() => Target::Name(&dir.top()?.dir, b"."),
-            _ => real.target()?,
+            Real::Directory(dir) if may_do_all() => Some(Target::Name(&dir.top()?.dir, b".")),
+            _ => Some(real.target()?),
         };
         let mode = stat.st_mode & 0o777;
         let mut written = Written::Nothing;
@@ -234,10 +235,11 @@ impl Core {
         }
     }
 
-    /// Gives a copy the attributes of what it is a copy of.
+    /// Gives a copy the attributes of what it is a copy of; `from` is `None` where it is known to
+    /// have no extended ones.
     pub(super) fn dress(
         &self,
-        from: Target<'_>,
+        from: Option<Target<'_>>,
         to: Target<'_>,
         stat: &Stat,
         marked: bool,
@@ -252,12 +254,12 @@ impl Core {
             self.record(to, &self.record_of(stat))?;
             mode = override_stat::mode_on_disk(mode, false);
         } else if !same_owner
-            && self.recorded(from, stat)?.is_none()
+            && from.map_or(Ok(None), |from| self.recorded(from, stat))?.is_none()
             && self.set_owner_or_record(to, stat, stat.st_uid, stat.st_gid, mode)?
         {
             mode = override_stat::mode_on_disk(mode, type_of(stat) == FileType::Directory);
         }
-        let has_xattrs = self.copy_xattrs(from, to)?;
+        let has_xattrs = from.map_or(Ok(false), |from| self.copy_xattrs(from, to))?;
         if marked {
             xattr::set(to, &self.options.namespace.name(mark::ORIGIN), b"")?;
         }
@@ -343,7 +345,7 @@ impl Core {
         parent.name_changed(name);
         let kind = type_of(fresh);
         let held = Arc::new(held);
-        node.set_real(Real::File(Arc::new(RealFile { layer: 0, kind, held, access, data: None })));
+        node.set_real(Real::File(Arc::new(RealFile::new(kind, held, access))));
         Ok(())
     }
 
@@ -368,7 +370,7 @@ impl Core {
 
     /// A node's directories with an upper one on top.
     pub(super) fn raised(node: &Node, dir: Dir) -> SysResult<Real> {
-        let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No })];
+        let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No, bare: false })];
         parts.extend(node.parts()?.parts.iter().map(Arc::clone));
         Ok(Real::Directory(Arc::new(MergedDir { parts })))
     }

@@ -102,9 +102,10 @@ impl Core {
                 xattr::set(to, &impure, b"y")?;
             }
             let Real::Directory(parts) = &lower.real else { return Err(Errno::NOTDIR) };
-            let from = &parts.top()?.dir;
+            let top = parts.top()?;
+            let from = (!top.bare).then_some(Target::Name(&top.dir, b"."));
             let marked = self.has_origin(&lower.stat);
-            self.dress(Target::Name(from, b"."), to, &lower.stat, marked, Data::Whole)?;
+            self.dress(from, to, &lower.stat, marked, Data::Whole)?;
         }
         Ok(dirs)
     }

@@ -129,7 +129,7 @@ impl Core {
             _ => Access::Read,
         };
         let (kind, held) = (FileType::RegularFile, Arc::new(file));
-        let file = RealFile { layer: 0, kind, held, access, data: None };
+        let file = RealFile::new(kind, held, access);
         Ok(self.adopt_new(dir, name, file, &stat))
     }
 

@@ -17,6 +17,7 @@ use crate::sys::dir::{SysResult, open_without_atime, type_of};
 
 /// What a name is, with no more work done than is needed to tell.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub(super) enum Seen {
     Absent,
     /// A directory, or a file of which a node is alive.
@@ -273,7 +274,7 @@ fn known_file(parts: &MergedDir, part: usize, name: &[u8]) -> SysResult<Option<F
     if type_of(&stat) == FileType::Directory || is_whiteout(&stat) {
         return Ok(None);
     }
-    Ok(Some(FoundFile { layer: parent.layer, part, stat, data: None }))
+    Ok(Some(FoundFile { layer: parent.layer, part, stat, data: None, bare: false }))
 }
 
 /// Opens a file that was found.
@@ -303,7 +304,7 @@ fn hold(parent: &MergedDir, name: &[u8], file: &FoundFile, flags: OFlags) -> Sys
         None => None,
     };
     let held = Arc::new(held);
-    Ok(RealFile { layer: file.layer, kind, held, access, data })
+    Ok(RealFile { layer: file.layer, kind, held, access, data, bare: file.bare })
 }
 
 /// Opens a name for reading or for everything, itself, waiting for nobody.

@@ -85,6 +85,15 @@ pub(super) struct RealFile {
     pub(super) access: Access,
     /// What holds the data, where the file itself has only the attributes (`metacopy`).
     pub(super) data: Option<OwnedFd>,
+    /// It was seen to have no extended attributes at all.
+    pub(super) bare: bool,
+}
+
+impl RealFile {
+    /// One of the upper layer that was just made.
+    pub(super) fn new(kind: FileType, held: Arc<File>, access: Access) -> Self {
+        Self { layer: 0, kind, held, access, data: None, bare: false }
+    }
 }
 
 /// What the handle of a file can be used for.
@@ -117,6 +126,14 @@ impl Real {
 
     pub(super) fn stat(&self) -> SysResult<Stat> {
         rustix::fs::fstat(self.held()?)
+    }
+
+    /// Whether it is known to have no extended attributes; of a lower one that stays so.
+    pub(super) fn is_bare(&self) -> SysResult<bool> {
+        match self {
+            Self::Directory(dir) => Ok(dir.top()?.bare),
+            Self::File(file) => Ok(file.bare),
+        }
     }
 
     /// The layer of the topmost handle.

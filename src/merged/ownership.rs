@@ -110,6 +110,9 @@ impl Core {
         node: &Node,
         change: impl FnOnce(&mut OverrideStat),
     ) -> SysResult<bool> {
+        if !self.records_owners() {
+            return Ok(false);
+        }
         let real = node.real();
         let Some(mut record) = self.record_now(node, &real, &real.stat()?)? else {
             return Ok(false);

@@ -30,6 +30,12 @@ pub(crate) struct Sharing {
 /// The most bytes that one `copy_file_range` is asked for.
 const CHUNK: u64 = 1 << 30;
 
+/// The size of most file systems' blocks.
+const BLOCK: usize = 4 << 10;
+
+/// The size of the smallest blocks that a file system leaves out as holes.
+const SMALLEST_BLOCK: usize = 1 << 10;
+
 /// The most bytes that are sooner read and written than handed over inside the kernel.
 const SMALL: u64 = 64 << 10;
 
@@ -48,6 +54,9 @@ pub(crate) fn contents(
     }
     if share(from, to, sharing)? {
         return Ok(Written::Shared);
+    }
+    if length <= BLOCK as u64 && one_block(from, to, length)? {
+        return Ok(Written::Bytes);
     }
     if is_dense(from, length)? {
         let copy = if length <= SMALL { by_hand } else { range };
@@ -79,6 +88,19 @@ fn share(from: &File, to: &File, sharing: &Sharing) -> SysResult<bool> {
         Err(Errno::XDEV | Errno::INVAL) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Copies a file of one block, unless it is not all there, or may have holes: then does nothing.
+fn one_block(from: &File, to: &File, length: u64) -> SysResult<bool> {
+    let mut buffer = [0; BLOCK];
+    let length = usize::try_from(length).unwrap_or(BLOCK);
+    let read = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..], 0))?;
+    let bytes = buffer.get(..read).filter(|_| read == length).unwrap_or_default();
+    let is_zero = |block: &[u8]| block.iter().all(|&byte| byte == 0);
+    if bytes.is_empty() || bytes.chunks(SMALLEST_BLOCK).any(is_zero) {
+        return Ok(false);
+    }
+    write_at(to, bytes, 0).map(|()| true)
 }
 
 /// Whether there is no hole in the first `length` bytes.
@@ -179,6 +201,19 @@ mod tests {
         assert_eq!(&text, b"middle");
         assert_eq!(to.metadata().unwrap().len(), 8 << 20);
         assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn a_hole_of_one_block_stays_a_hole() {
+        for (length, written) in [(4096, &b""[..]), (3000, b""), (4096, b"x"), (2048, b"\0")] {
+            let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+            from.write_all_at(written, 0).unwrap();
+            from.set_len(length).unwrap();
+            let copied = contents(&from, &to, length, &Sharing { is_impossible: true.into() });
+            assert_eq!(copied.unwrap(), Written::Bytes, "{length}");
+            let (from, to) = (from.metadata().unwrap(), to.metadata().unwrap());
+            assert_eq!((to.len(), to.blocks()), (length, from.blocks()), "{written:?}");
+        }
     }
 
     #[test]
