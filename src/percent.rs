@@ -1,5 +1,8 @@
 //! Bytes as text: those that cannot stand for themselves are written `%XX`.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 /// Writes each byte that is not `plain` as `%` and two hexadecimal digits. `%` must not be plain.
 pub(crate) fn encode(bytes: &[u8], plain: impl Fn(u8) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -32,6 +35,23 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
         text.push_str(&encode(chunk.invalid(), |_| false));
     }
     text
+}
+
+/// A path as it stands in JSON that is shown: see [`escape_bytes`].
+pub(crate) fn shown_path<S: serde::Serializer>(
+    path: &impl AsRef<Path>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&escape_bytes(path.as_ref().as_os_str().as_bytes()))
+}
+
+/// A path that may be missing as it stands in JSON that is shown.
+pub(crate) fn shown_path_if_any<S: serde::Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = path.as_ref().map(|path| escape_bytes(path.as_os_str().as_bytes()));
+    serde::Serialize::serialize(&text, serializer)
 }
 
 /// Reads what [`encode`] wrote; `None` where a `%` has no two hexadecimal digits behind it.

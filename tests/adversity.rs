@@ -320,6 +320,8 @@ fn e85_containers_work_without_proc() {
         ! "$O" rm c
         "$O" unmount c
         "$O" diff c
+        "$O" cat c:/new
+        "$O" ls c:/ | grep new
         "$O" create --name d example.test/tiny:latest
         "$O" rm c
         "$O" ps -q
@@ -332,7 +334,7 @@ fn e85_containers_work_without_proc() {
     command.env("OVERLAY2_ROOT", store.root()).env("O", need::binary());
     let done = Done::of(&mut command);
     assert_eq!(done.status, 0, "{}", done.stderr);
-    assert_eq!(done.stdout, "c\nA /new\nd\nc\nd\n");
+    assert_eq!(done.stdout, "c\nA /new\nnew\nnew\nd\nc\nd\n");
 }
 
 #[test]

@@ -13,7 +13,9 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use common::{Compression, Layer, Store, TestImage};
@@ -197,6 +199,44 @@ fn damaged(store: &Store, pages: &mut Pages) {
     pages.hold("repair", serde_json::from_str(&text).unwrap());
     let error = pages.hold("errors", parsed(&["rmi", "json.test/nothing"]));
     assert_eq!(error["kind"], "NotFound");
+}
+
+#[test]
+fn paths_need_not_be_utf_8() {
+    sandbox!();
+    let scratch = tempfile::tempdir().unwrap();
+    let odd =
+        |name: &str| scratch.path().join(OsStr::from_bytes(&[name.as_bytes(), b"%\xFF"].concat()));
+    let store = Store::at(odd("store"));
+    let layout = image().write_oci(&store.scratch().join("image"), Compression::Raw);
+    let layout = layout.to_str().unwrap();
+    store.ok(["load", "-i", layout]);
+    store.ok(["create", "--name", "web", IMAGE]);
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+    let ends =
+        |value: &Value, name: &str| assert!(text(value).ends_with(&format!("/{name}%25%FF")));
+    let save = [OsStr::new("save"), OsStr::new(IMAGE), OsStr::new("-o"), odd("tar").as_os_str()]
+        .map(OsStr::to_owned);
+    ends(&store.json(save)["file"], "tar");
+    let mount = [OsStr::new("mount"), OsStr::new("web"), odd("m").as_os_str()].map(OsStr::to_owned);
+    fs::create_dir(odd("m")).unwrap();
+    ends(&store.json(mount)["target"], "m");
+    ends(&store.json(["ps"])[0]["mounted"], "m");
+    ends(&store.json(["info"])["root"], "store");
+    let inspected = &store.json(["inspect", "web"])[0];
+    ends(&inspected["State"]["Mounted"], "m");
+    for name in ["LowerDir", "UpperDir", "WorkDir"] {
+        let path = text(&inspected["GraphDriver"]["Data"][name]);
+        assert!(path.contains("/store%25%FF/"), "{name}: {path}");
+    }
+    let layers = store.json(["layer", "ls"]);
+    assert!(text(&layers[0]["directory"]).contains("/store%25%FF/"), "{layers}");
+    store.ok(["unmount", "web"]);
+    // Into a pipe as it is.
+    let mounted = store.command().args(["mount", "web"]).output().unwrap();
+    let printed = mounted.stdout.strip_suffix(b"\n").unwrap();
+    assert!(fs::metadata(OsStr::from_bytes(printed)).unwrap().is_dir());
+    store.ok(["unmount", "web"]);
 }
 
 #[test]

@@ -176,6 +176,11 @@ fn unshare_maps_the_user_to_root_and_the_subordinate_ids_behind() {
 fn unshare_passes_the_exit_status_and_the_arguments_on() {
     let home = user_with_subordinate_ids!();
     assert_eq!(home.unshare("exit 7").status, 7);
+    // As a parent leaves it that does not want to know how its children end.
+    let mut command = home.command(Path::new("env"));
+    command.arg("--ignore-signal=CHLD").arg(home.path("overlay2"));
+    let done = Done::of(command.args(["unshare", "sh", "-c", "(exit 3); exit $((4 + $?))"]));
+    assert_eq!(done.status, 7, "{}", done.stderr);
     let mut command = home.command(&home.path("overlay2"));
     let done = Done::of(command.args(["unshare", "--", "printf", "%s|", "a b", "--help", ""]));
     assert_eq!((done.status, done.stdout.as_str()), (0, "a b|--help||"));

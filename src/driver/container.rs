@@ -12,6 +12,7 @@ use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::inode::Inode;
 use crate::mount::{self, MountEntry, Syncing};
+use crate::percent::shown_path_if_any;
 use crate::quota::Quota;
 use crate::store::{
     ContainerBase, ContainerId, ContainerLock, ContainerRecord, MountState, NewContainer,
@@ -78,6 +79,7 @@ pub struct Container {
     /// When it was made: RFC 3339.
     pub created: String,
     /// Where it is mounted.
+    #[serde(serialize_with = "shown_path_if_any")]
     pub mounted: Option<PathBuf>,
     /// It was mounted when the machine stopped: that mount is lost.
     pub lost: bool,

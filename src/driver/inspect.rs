@@ -12,6 +12,7 @@ use super::named::{Named, nothing};
 use crate::digest::DiffId;
 use crate::error::Result;
 use crate::image::parse_config;
+use crate::percent::{escape_bytes, shown_path_if_any};
 use crate::store::{ContainerRecord, Image};
 
 /// All that is known of an image or a container; its JSON form is that of `docker inspect`.
@@ -63,7 +64,7 @@ pub struct State {
     /// `mounted` or `created`.
     pub status: &'static str,
     /// The directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_path_if_any")]
     pub mounted: Option<PathBuf>,
 }
 
@@ -87,13 +88,13 @@ pub struct GraphDriverData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_dir: Option<String>,
     /// What is written into; of an image its topmost layer, which nobody writes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_path_if_any")]
     pub upper_dir: Option<PathBuf>,
     /// The kernel's own; an image has none before a container is made of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_path_if_any")]
     pub work_dir: Option<PathBuf>,
     /// Where it is mounted; the place for it where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown_path_if_any")]
     pub merged_dir: Option<PathBuf>,
 }
 
@@ -193,7 +194,7 @@ impl Driver {
     fn lower_dir(&self, composed: &Composed, skip: usize) -> Option<String> {
         let path = |key| {
             let path = self.store.layer_path(key);
-            String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned()
+            escape_bytes(path.as_os_str().as_bytes())
         };
         let paths: Vec<String> = composed.layers.iter().skip(skip).map(path).collect();
         (!paths.is_empty()).then(|| paths.join(":"))

@@ -11,6 +11,7 @@ use crate::changeset::{
 };
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::percent::shown_path;
 use crate::store::{
     FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, Owners, RecordTime, Reserved,
     Retention, StackEntry, Staging,
@@ -47,6 +48,7 @@ pub struct LayerSummary {
     /// Bytes in the layer's files.
     pub size: u64,
     /// The directory of the layer.
+    #[serde(serialize_with = "shown_path")]
     pub directory: std::path::PathBuf,
 }
 

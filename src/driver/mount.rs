@@ -9,6 +9,7 @@ use super::Driver;
 use super::container::Base;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{self, Layer, MountAccess, MountOptions, Mounted, Parts, Syncing, Upper};
+use crate::percent::shown_path;
 use crate::store::{ContainerLock, ContainerRecord, LayerKey, MountState, Staging};
 use crate::sys::remove::{empty_directory, remove_tree};
 use crate::sys::{Dir, mountinfo};
@@ -18,6 +19,7 @@ use crate::sys::{Dir, mountinfo};
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MountPoint {
     /// The directory.
+    #[serde(serialize_with = "shown_path")]
     pub target: PathBuf,
 }
 

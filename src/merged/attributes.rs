@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags, Stat, Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{Access, FileType, OFlags, Stat, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::Core;
@@ -13,7 +13,6 @@ use super::rename::{End, RenameMode};
 use crate::format::override_stat;
 use crate::sys::dir::{self, SysResult};
 use crate::sys::inode_io;
-use crate::sys::xattr::proc_path;
 
 /// Whether the process has the privileges of root, at least over what its user namespace can express.
 pub(super) fn is_root() -> bool {
@@ -140,8 +139,7 @@ impl Core {
         if may_do_all() {
             return Ok(());
         }
-        let real = node.real();
-        rustix::fs::accessat(CWD, proc_path(real.held()?), access, AtFlags::EACCESS)
+        inode_io::may(node.real().held()?, access)
     }
 
     /// Fails where the process may not look names up in a directory. What is alive would be found

@@ -1,11 +1,13 @@
 //! Reads an [`Inode`] from a file, and gives a file the attributes of one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, Stat, Timestamps};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, Stat, Timestamps};
 use rustix::io::Errno;
 
-use super::dir::{Dir, SysResult, device_of, group, mtime_of, owner, timestamps, type_of};
+use super::dir::{
+    Dir, SysResult, device_of, group, last_error, mtime_of, owner, timestamps, type_of,
+};
 use super::xattr::{self, Target};
 use crate::inode::{FileKind, Inode, Timestamp, Xattrs};
 
@@ -66,6 +68,32 @@ pub(crate) fn chmod(target: Target<'_>, mode: u32) -> SysResult<()> {
         Target::Held(file) => rustix::fs::chmod(xattr::proc_path(file), Mode::from_raw_mode(mode)),
         Target::Name(dir, name) => dir.chmod(name, mode),
     }
+}
+
+/// Fails where the process may not use what is held with `O_PATH` in this way.
+pub(crate) fn may(file: BorrowedFd<'_>, access: Access) -> SysResult<()> {
+    match faccessat2(file, access) {
+        // Linux 5.8 knows it.
+        Err(Errno::NOSYS) => {
+            rustix::fs::accessat(CWD, xattr::proc_path(file), access, AtFlags::EACCESS)
+        }
+        other => other,
+    }
+}
+
+#[expect(unsafe_code, reason = "no crate in use passes AT_EMPTY_PATH on")]
+fn faccessat2(file: BorrowedFd<'_>, access: Access) -> SysResult<()> {
+    // SAFETY: the string ends with NUL and lives for ever, all else are numbers.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            access.bits(),
+            libc::AT_EACCESS | libc::AT_EMPTY_PATH,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Sets the access and modification times of what is open, or of a name itself.

@@ -11,14 +11,24 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Clone, Copy)]
 pub(crate) struct Dispositions([libc::sigaction; 2]);
 
-/// While one lives, this process ignores SIGINT and SIGQUIT; the last to go restores them.
+/// While one lives, this process ignores SIGINT and SIGQUIT, and does not ignore SIGCHLD, or nobody
+/// could wait for what it starts; the last to go restores them.
 #[derive(Debug)]
 pub(crate) struct Interrupts(());
 
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGQUIT];
 
+/// What the first of them found.
+#[derive(Clone, Copy)]
+struct Found {
+    interrupts: Dispositions,
+    /// How SIGCHLD was taken, where it was ignored. Children are not given that back: it comes from
+    /// whoever started this process, and programs that wait for others go wrong with it.
+    children: Option<libc::sigaction>,
+}
+
 /// How many there are, and what the first of them found.
-static IGNORING: Mutex<(usize, Option<Dispositions>)> = Mutex::new((0, None));
+static IGNORING: Mutex<(usize, Option<Found>)> = Mutex::new((0, None));
 
 impl Interrupts {
     /// Ignores both from now on; also says how they were taken, for a child to take them so again.
@@ -26,9 +36,11 @@ impl Interrupts {
         let mut ignoring = IGNORING.lock().unwrap_or_else(PoisonError::into_inner);
         ignoring.0 += 1;
         if ignoring.0 == 1 {
-            ignoring.1 = Some(Dispositions(SIGNALS.map(|signal| replace(signal, &ignored()))));
+            let interrupts =
+                Dispositions(SIGNALS.map(|signal| replace(signal, &taken(libc::SIG_IGN))));
+            ignoring.1 = Some(Found { interrupts, children: heed_children() });
         }
-        (Self(()), ignoring.1)
+        (Self(()), ignoring.1.map(|found| found.interrupts))
     }
 }
 
@@ -37,7 +49,11 @@ impl Drop for Interrupts {
         let mut ignoring = IGNORING.lock().unwrap_or_else(PoisonError::into_inner);
         ignoring.0 -= 1;
         if ignoring.0 == 0 {
-            ignoring.1.take().iter().for_each(Dispositions::restore);
+            let Some(found) = ignoring.1.take() else { return };
+            found.interrupts.restore();
+            if let Some(children) = found.children {
+                replace(libc::SIGCHLD, &children);
+            }
         }
     }
 }
@@ -65,20 +81,34 @@ pub(crate) fn restore_before_exec(command: &mut Command, before: Option<Disposit
     };
 }
 
-#[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
-fn ignored() -> libc::sigaction {
-    // SAFETY: a `sigaction` of nothing but zeros is a valid one: no handler, no flag, no mask.
-    let mut disposition: libc::sigaction = unsafe { std::mem::zeroed() };
-    disposition.sa_sigaction = libc::SIG_IGN;
-    disposition
+/// Takes SIGCHLD as a process does by itself, where children would be forgotten as they end; gives
+/// how it was taken.
+fn heed_children() -> Option<libc::sigaction> {
+    let now = disposition(libc::SIGCHLD, None);
+    let forgets = now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0;
+    forgets.then(|| replace(libc::SIGCHLD, &taken(libc::SIG_DFL)))
 }
 
 #[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
+fn taken(how: libc::sighandler_t) -> libc::sigaction {
+    // SAFETY: a `sigaction` of nothing but zeros is a valid one: no handler, no flag, no mask.
+    let mut disposition: libc::sigaction = unsafe { std::mem::zeroed() };
+    disposition.sa_sigaction = how;
+    disposition
+}
+
 pub(super) fn replace(signal: libc::c_int, with: &libc::sigaction) -> libc::sigaction {
+    disposition(signal, Some(with))
+}
+
+/// How a signal was taken, and how it is from now on if that is to change.
+#[expect(unsafe_code, reason = "no crate in use wraps signal dispositions")]
+fn disposition(signal: libc::c_int, with: Option<&libc::sigaction>) -> libc::sigaction {
     let mut before = MaybeUninit::zeroed();
-    // SAFETY: both are whole `sigaction`s; `with` is "ignore", what was in force before, or a handler
-    // that makes one system call. Zeros are a valid value of `before` should the call fail, which it
-    // cannot for the signals that are asked for.
+    let with = with.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: `with` is null or a whole `sigaction`, as `before` is: "ignore", "default", what was in
+    // force before, or a handler that makes one system call. Zeros are a valid value of `before` should
+    // the call fail, which it cannot for the signals that are asked for.
     unsafe {
         libc::sigaction(signal, with, before.as_mut_ptr());
         before.assume_init()

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::Failure;
 use crate::args::look::{Diff, Which};
 use crate::look::resolved;
-use crate::output::{Output, Target, name, short, size};
+use crate::output::{Output, Target, name, short, size, text_of};
 use crate::progress::Bars;
 use crate::style::{self, one_line};
 
@@ -37,7 +37,7 @@ pub(crate) fn diff(driver: &Driver, out: &Output, diff: &Diff) -> Result<(), Fai
     }
     let DiffSummary { entries, whiteouts, opaques, sockets, data, bytes, .. } = done;
     let value = json!({
-        "file": diff.output, "entries": entries, "whiteouts": whiteouts, "opaques": opaques,
+        "file": text_of(&diff.output), "entries": entries, "whiteouts": whiteouts, "opaques": opaques,
         "sockets": sockets, "data": data, "bytes": bytes,
     });
     Ok(out.lines(&value, &[])?)

@@ -1,6 +1,7 @@
 //! Containers: made, listed, mounted, compared, committed, removed.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 
 use overlay2::image::ConfigChanges;
 use overlay2::mount::{MountAccess, MountOptions, Syncing};
@@ -10,7 +11,7 @@ use overlay2::{
 use serde_json::json;
 
 use crate::args::containers::{Commit, Config, Create, Export, Mount, Recover, Remove, ShowQuota};
-use crate::output::{Output, Target, short, size};
+use crate::output::{Output, Target, short, size, visible};
 use crate::progress::Bars;
 use crate::style::{ids, time};
 use crate::upkeep::free_space;
@@ -62,7 +63,8 @@ pub(crate) fn list(driver: &Driver, out: &Output, quiet: bool) -> Result<(), Fai
     }
     let rows = containers.iter().map(|one| {
         let base = one.image.clone().or(one.chain_id.map(|chain| short(&chain)));
-        let mounted = one.mounted.as_ref().map(|path| ids(&path.display().to_string(), "…"));
+        let mounted =
+            one.mounted.as_ref().map(|path| ids(&visible(path.as_os_str().as_bytes()), "…"));
         vec![
             short(&one.id),
             base.unwrap_or_default(),
@@ -94,8 +96,7 @@ pub(crate) fn mount(driver: &Driver, out: &Output, mount: &Mount) -> Result<(), 
         options.syncing = Syncing::Volatile;
     }
     let point = driver.mount(&mount.container, mount.target.as_deref(), &options)?;
-    let shown = point.target.display().to_string();
-    Ok(out.lines(&json!({"container": mount.container, "target": shown}), &[shown])?)
+    Ok(out.path(&point.target, |path| json!({"container": mount.container, "target": path}))?)
 }
 
 pub(crate) fn unmount(driver: &Driver, out: &Output, names: &[String]) -> Result<(), Failure> {

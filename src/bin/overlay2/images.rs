@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::args::images::{Archive, Compression, History, Import, Load, Save, Tag};
 use crate::containers::changes;
 use crate::layers::input;
-use crate::output::{Output, short, size};
+use crate::output::{Output, short, size, text_of};
 use crate::progress::Bars;
 use crate::style::{command, time};
 use crate::upkeep::free_space;
@@ -166,7 +166,7 @@ pub(crate) fn save(driver: &Driver, out: &Output, save: &Save) -> Result<(), Fai
     }
     driver.save_to(&save.image, &save.output, &options, watch)?;
     drop(bars);
-    let value = json!({"image": save.image, "file": save.output});
+    let value = json!({"image": save.image, "file": text_of(&save.output)});
     Ok(out.lines(&value, &[])?)
 }
 

@@ -1,13 +1,15 @@
 //! What is printed: tables and lines for people, JSON for programs.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use comfy_table::{Table, presets};
-use overlay2::{Durability, NewFile};
+use overlay2::{Durability, NewFile, escape_bytes};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::Format;
 use crate::style::{self, paint};
@@ -65,6 +67,11 @@ impl Output {
             out.write_all(b"\n")?;
         }
         out.flush()
+    }
+
+    /// Prints a path, whose bytes need not be UTF-8, or as JSON what `value` makes of it as text.
+    pub(crate) fn path(&self, path: &Path, value: impl Fn(String) -> Value) -> io::Result<()> {
+        self.raw_lines(&value(text_of(path)), &[path.as_os_str().as_bytes().to_vec()])
     }
 
     /// Prints a table, or the value as JSON.
@@ -165,6 +172,11 @@ impl Write for Target<'_> {
             Opened::File(file) => file.flush(),
         }
     }
+}
+
+/// A path as it stands in JSON.
+pub(crate) fn text_of(path: &Path) -> String {
+    escape_bytes(path.as_os_str().as_bytes())
 }
 
 /// A name as it is printed: as it is into a pipe, and with what would upset a terminal escaped on

@@ -53,8 +53,7 @@ pub(crate) fn bundle(driver: &Driver, out: &Output, bundle: &Bundle) -> Result<(
         }
         return Err(error.into());
     }
-    let shown = dir.display().to_string();
-    Ok(out.lines(&json!({"container": bundle.container, "bundle": shown}), &[shown])?)
+    Ok(out.path(&dir, |path| json!({"container": bundle.container, "bundle": path}))?)
 }
 
 /// Creates, mounts, runs, unmounts and removes; what was made goes, however it ends.

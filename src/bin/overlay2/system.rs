@@ -9,7 +9,7 @@ use overlay2::{Driver, UsageRow};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::output::{Output, size};
+use crate::output::{Output, size, text_of};
 use crate::style::ids;
 
 pub(crate) fn df(driver: &Driver, out: &Output) -> Result<(), Failure> {
@@ -39,7 +39,7 @@ pub(crate) fn info(driver: &Driver, out: &Output) -> Result<(), Failure> {
     let features = driver.features()?;
     let store = driver.store();
     let value = json!({
-        "root": store.path(),
+        "root": text_of(store.path()),
         "namespace": store.namespace(),
         "durability": store.durability(),
         "version": env!("CARGO_PKG_VERSION"),
