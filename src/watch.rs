@@ -1,6 +1,7 @@
 //! [`Watch`]: how long work is observed, and how it is stopped.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -105,12 +106,40 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Reads from what a caller gave: until the work is to stop, and again where a read was interrupted.
+    pub(crate) fn reading<R: Read>(self, reader: R) -> Watched<'a, R> {
+        Watched { reader, watch: self }
+    }
+
     /// Reports `progress`, and fails where the work is to stop.
     pub(crate) fn report(&self, progress: &Progress<'_>) -> Result<()> {
         if let Some(observer) = self.observer {
             observer.progress(progress);
         }
         self.check()
+    }
+}
+
+/// A reader that is [watched](Watch::reading).
+#[derive(Debug)]
+pub(crate) struct Watched<'a, R> {
+    reader: R,
+    watch: Watch<'a>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.watch.check()?;
+            match self.reader.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) if count > buffer.len() => {
+                    let message = "the reader says that it read more than it was asked for";
+                    return Err(Error::new(ErrorKind::InvalidInput, message).into());
+                }
+                other => return other,
+            }
+        }
     }
 }
 

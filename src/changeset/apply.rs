@@ -117,7 +117,7 @@ pub struct Applied {
 /// Source: OCI image-spec, layer.md.
 pub fn apply(input: impl Read, dir: &Dir, options: &ApplyOptions<'_>) -> Result<Applied> {
     let read = AtomicU64::new(0);
-    let mut compressed = Seen::new(input, &read);
+    let mut compressed = Seen::new(options.watch.reading(input), &read);
     let (compression, whole) = Compression::sniff(&mut compressed).during("read", "changeset")?;
     let mut plain = compression.decoder(whole)?;
     let own = writers::workers(options.threads);

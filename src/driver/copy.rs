@@ -283,5 +283,5 @@ fn refuse_itself(found: &Source<'_>, tree: &Tree, base: &Path) -> Result<()> {
 
 /// Takes the files of a tar.
 fn each_of_tar(input: &mut dyn Read, watch: &Watch<'_>, take: &mut source::Take<'_>) -> Result<()> {
-    read_archive(input, &ApplyLimits::default(), watch, take)
+    read_archive(&mut watch.reading(input), &ApplyLimits::default(), watch, take)
 }

@@ -118,6 +118,7 @@ impl Driver {
         let workers = changeset::workers(options.threads);
         let mut sink =
             Sink { driver: self, options, watch, workers: &workers, unpacked: BTreeMap::new() };
+        let reader = watch.reading(reader);
         let entries = image::read_stream(reader, &mut sink, &options.read)?;
         let wanted: BTreeSet<DiffId> =
             entries.iter().flat_map(|entry| &entry.layers).map(|layer| layer.diff_id).collect();

@@ -42,14 +42,16 @@ impl Read for Broken<'_> {
     }
 }
 
-/// Gives a few bytes at a time, and is interrupted in between.
-struct Slow<'a>(&'a [u8], bool);
+/// Gives a few bytes at a time, and is interrupted in between, by the kernel and otherwise.
+struct Slow<'a>(&'a [u8], u32);
 
 impl Read for Slow<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.1 = !self.1;
-        if self.1 {
-            return Err(io::Error::from_raw_os_error(4));
+        self.1 += 1;
+        match self.1 % 4 {
+            0 => return Err(io::Error::from_raw_os_error(4)),
+            2 => return Err(io::ErrorKind::Interrupted.into()),
+            _ => {}
         }
         let length = buffer.len().min(7);
         self.0.read(&mut buffer[..length])
@@ -75,9 +77,54 @@ fn a_slow_source_is_no_other() {
     let scratch = Scratch::new(Way::PlainUser);
     let mut options = ApplyOptions::new(Namespace::User);
     options.ownership = Ownership::Recorded;
-    let applied = apply(Slow(&bytes, false), &scratch.layer(), &options).unwrap();
+    let applied = apply(Slow(&bytes, 0), &scratch.layer(), &options).unwrap();
     assert_eq!(applied.read_bytes, bytes.len() as u64);
     assert_eq!(applied.digest, overlay2::Digest::of(&bytes));
+}
+
+#[test]
+fn d10_a_slow_source_is_not_read_any_more_once_cancelled() {
+    let cancel = AtomicBool::new(false);
+    let mut reads = 0;
+    let source = std::iter::from_fn(|| {
+        assert!(!cancel.load(Ordering::Relaxed));
+        reads += 1;
+        cancel.store(reads == 3_000, Ordering::Relaxed);
+        Some(b'x')
+    });
+    let scratch = Scratch::new(Way::PlainUser);
+    let mut options = ApplyOptions::new(Namespace::User);
+    options.ownership = Ownership::Recorded;
+    options.watch = Watch::new().cancel(&cancel);
+    let header = tar(&[file("f", "x".repeat(9_000_000))])[..512].to_vec();
+    let error =
+        apply(header.as_slice().chain(ByteByByte(source)), &scratch.layer(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}
+
+struct ByteByByte<I>(I);
+
+impl<I: Iterator<Item = u8>> Read for ByteByByte<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        buffer[0] = self.0.next().unwrap();
+        Ok(1)
+    }
+}
+
+/// Says that it gave more than it was asked for.
+struct Boaster;
+
+impl Read for Boaster {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(buffer.len() + 1)
+    }
+}
+
+#[test]
+fn a_source_that_says_what_cannot_be_is_named() {
+    let scratch = Scratch::new(Way::PlainUser);
+    let error = apply(Boaster, &scratch.layer(), &ApplyOptions::new(Namespace::User)).unwrap_err();
+    assert!(error.to_string().contains("more than it was asked for"), "{error}");
 }
 
 #[test]
