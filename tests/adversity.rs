@@ -209,6 +209,26 @@ fn e43_what_a_foreign_mount_shows_is_not_removed() {
     store.ok(["rmi", TINY]);
 }
 
+#[test]
+fn e43_a_layer_that_a_foreign_mount_shows_is_not_removed() {
+    sandbox!();
+    let store = Store::new();
+    let [layer, target] = ["layer.tar", "shown"].map(|name| store.scratch().join(name));
+    fs::write(&layer, common::Layer::new().file("x", 0o644, "x").finish()).unwrap();
+    fs::create_dir(&target).unwrap();
+    store.ok(["layer".as_ref(), "apply".as_ref(), layer.as_os_str()]);
+    let listed = store.json(["layer", "ls"]);
+    let chain = listed[0]["chain_id"].as_str().unwrap();
+    let text = r#"mount --bind "$1" "$2"; ! "$O" layer rm "$3" || exit 1; cat "$2/x""#;
+    let mut private = Command::new("unshare");
+    private.args(["-m", "--propagation", "private", "sh", "-uc", text, "sh"]);
+    private.arg(listed[0]["directory"].as_str().unwrap()).arg(&target).arg(chain);
+    private.env("O", need::binary()).env("OVERLAY2_ROOT", store.root());
+    let done = Done::of(&mut private);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "x"), "{}", done.stderr);
+    store.ok(["layer", "rm", chain]);
+}
+
 /// A mount namespace in which no process is, but which somebody holds open.
 #[test]
 fn e43_what_is_shown_in_a_namespace_without_a_process_is_not_removed() {

@@ -94,9 +94,10 @@ impl Driver {
         Ok(composed(&self.store.stack(chain)?))
     }
 
-    /// Fails where a mount shows a layer that would go with `chain`, which is to be removed as `what`.
-    /// Mounts of containers keep their chain by themselves; this is for those of others.
-    pub(super) fn refuse_shown(&self, chain: &ChainId, what: &str) -> Result<()> {
+    /// Fails where a mount shows a layer that would go with `chain`, which is to be removed as `what`:
+    /// the pin of the chain, or else a user of it. Mounts of containers keep their chain by themselves;
+    /// this is for those of others.
+    pub(super) fn refuse_shown(&self, chain: &ChainId, is_pin: bool, what: &str) -> Result<()> {
         let keys = |chain: &ChainId| -> Result<HashSet<String>> {
             Ok(self.store.stack(chain)?.iter().map(|entry| entry.layer().to_string()).collect())
         };
@@ -109,7 +110,8 @@ impl Driver {
         }
         // Those that stay are no matter.
         for other in self.store.chains()? {
-            if !self.goes_with(&other, chain)? {
+            let goes = (is_pin && other == *chain) || self.goes_with(&other, chain)?;
+            if !goes {
                 let kept = keys(&other)?;
                 names.retain(|name| !kept.contains(name));
             }

@@ -170,7 +170,7 @@ impl Driver {
         match self.store.find_image(image) {
             Ok(found) => {
                 if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
-                    self.refuse_shown(chain, &format!("image {image}"))?;
+                    self.refuse_shown(chain, false, &format!("image {image}"))?;
                 }
             }
             // One without a sound record goes; what it stood on is looked at by whoever removes that.

@@ -132,7 +132,7 @@ impl Driver {
     /// [`ErrorKind::InUse`] where a container, an image or another chain stands on it, which the
     /// message names, or a mount that something else made shows a layer of it.
     pub fn remove_layer(&self, chain: &ChainId, watch: Watch<'_>) -> Result<()> {
-        self.refuse_shown(chain, &format!("chain {chain}"))?;
+        self.refuse_shown(chain, true, &format!("chain {chain}"))?;
         watch.check()?;
         self.store.remove_chain(chain)?;
         // It is gone; what cannot be deleted is told by whoever asks for the room.

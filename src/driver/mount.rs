@@ -10,7 +10,7 @@ use super::container::Base;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{self, Layer, MountAccess, MountOptions, Mounted, Parts, Syncing, Upper};
 use crate::percent::shown_path;
-use crate::store::{ContainerLock, ContainerRecord, LayerKey, MountState, Staging};
+use crate::store::{ContainerLock, ContainerRecord, LayerKey, LeasedChain, MountState, Staging};
 use crate::sys::remove::{empty_directory, remove_tree};
 use crate::sys::{Dir, mountinfo};
 
@@ -24,21 +24,32 @@ pub struct MountPoint {
 }
 
 /// A container that is mounted for whoever holds this, and for nobody else; it is unmounted when
-/// this is dropped.
+/// this is dropped, and when nothing in it is open any more.
 #[derive(Debug)]
 pub struct MountedContainer {
-    /// Taken when this is dropped.
-    mounted: Option<Mounted>,
+    // They go in this order.
+    root: Dir,
+    _mounted: Mounted,
+    _claim: Claim,
+}
+
+/// The claim on a container that is mounted detached.
+#[derive(Debug)]
+struct Claim {
     lock: ContainerLock,
     volatile: bool,
 }
 
-/// A stack that is mounted read-only for whoever holds this.
+/// A stack that is mounted read-only for whoever holds this; its layers stay as long.
 #[derive(Debug)]
 pub struct MountedView {
-    mounted: Mounted,
+    // They go in this order.
+    root: Dir,
+    _mounted: Mounted,
     /// What the root looks like where no layer on top says so.
-    _root: Option<Staging>,
+    _on_top: Option<Staging>,
+    /// The mount alone would keep the directories of its layers, but not what is in them.
+    _lease: Option<LeasedChain>,
 }
 
 /// What becomes of an UpperDir whose `volatile` mount was not unmounted in good order.
@@ -53,17 +64,16 @@ pub enum TornUpper {
 impl MountedContainer {
     /// The root of the container's tree.
     ///
-    /// # Errors
-    /// Where no more descriptors can be had.
-    pub fn root(&self) -> Result<Dir> {
-        let gone = || Error::new(ErrorKind::NotFound, "the container is not mounted any more");
-        self.mounted.as_ref().ok_or_else(gone)?.root()
+    /// What is opened from it, and a [clone](Dir::try_clone), keeps the file system mounted, but not the
+    /// claim on the container: it has to be closed before this is dropped, or somebody else may mount
+    /// the same UpperDir a second time, which overlayfs does not define.
+    pub fn root(&self) -> &Dir {
+        &self.root
     }
 }
 
-impl Drop for MountedContainer {
+impl Drop for Claim {
     fn drop(&mut self) {
-        self.mounted = None;
         if self.volatile {
             // Where this fails, the next to mount it does it.
             let _ = forget_mount(&mut self.lock);
@@ -73,11 +83,8 @@ impl Drop for MountedContainer {
 
 impl MountedView {
     /// The root of the tree.
-    ///
-    /// # Errors
-    /// Where no more descriptors can be had.
-    pub fn root(&self) -> Result<Dir> {
-        self.mounted.root()
+    pub fn root(&self) -> &Dir {
+        &self.root
     }
 }
 
@@ -155,7 +162,11 @@ impl Driver {
         };
         let mounted =
             mounted.map_err(|error| error.within(format_args!("mount container {container}")))?;
-        Ok(MountedContainer { mounted: Some(mounted), lock, volatile })
+        let claim = Claim { lock, volatile };
+        // Named after the claim, since it has to go first where its root cannot be opened.
+        let mounted = mounted;
+        let root = mounted.root()?;
+        Ok(MountedContainer { root, _mounted: mounted, _claim: claim })
     }
 
     /// Mounts a container and does `then` with it; what is known of the mount is written down
@@ -191,14 +202,13 @@ impl Driver {
             Base::Image(text) => self.store.find_image(text)?.record.chain,
             Base::Chain(chain) => Some(*chain),
         };
-        // Kept while its layers are opened; the mount keeps them from then on.
-        let _lease = chain.as_ref().map(|chain| self.chain(chain)).transpose()?;
+        let lease = self.keep(chain.as_ref())?;
         let composed = self.compose(chain.as_ref())?;
-        let root = self.root_on_top(&composed)?;
-        let extra = root.as_ref().map(|root| Layer { dir: root.dir(), path: Path::new("root") });
+        let on_top = self.root_on_top(&composed)?;
+        let extra = on_top.as_ref().map(|root| Layer { dir: root.dir(), path: Path::new("root") });
         let options = MountOptions { access: MountAccess::ReadOnly, ..Default::default() };
         let mounted = self.act(extra, &composed.layers, None, &options)?;
-        Ok(MountedView { mounted, _root: root })
+        Ok(MountedView { root: mounted.root()?, _mounted: mounted, _on_top: on_top, _lease: lease })
     }
 
     /// Unmounts a container, wherever this process sees it mounted.

@@ -221,22 +221,49 @@ mod tests {
         assert_eq!(driver.tree("c").unwrap_err().kind(), ErrorKind::NotFound);
     }
 
+    /// What was mounted, if this process may mount.
+    fn if_permitted<T>(test: &str, mounted: crate::Result<T>) -> Option<T> {
+        match mounted {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                eprintln!("SKIP {test}: {error}");
+                assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
+                None
+            }
+            other => Some(other.unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_view_keeps_its_layers() {
+        let scratch = tempfile::tempdir().unwrap();
+        let driver = driver(scratch.path());
+        driver.remove_container("c", Watch::new()).unwrap();
+        let layers = driver.layers().unwrap();
+        let base = crate::Base::Chain(layers[0].chain_id);
+        let Some(view) = if_permitted("a_view_keeps_its_layers", driver.view(&base)) else {
+            return;
+        };
+        let removed = driver.remove_layer(&layers[0].chain_id, Watch::new());
+        driver.empty_trash(Watch::new()).unwrap();
+        assert_eq!(view.root().entries().unwrap().len(), 4, "{removed:?}");
+        drop(view);
+        if removed.is_err() {
+            driver.remove_layer(&layers[0].chain_id, Watch::new()).unwrap();
+        }
+        driver.empty_trash(Watch::new()).unwrap();
+        assert!(driver.layers().unwrap().is_empty());
+    }
+
     #[test]
     fn a_mount_shows_what_the_tree_showed_and_keeps_it_away() {
         let scratch = tempfile::tempdir().unwrap();
         let driver = driver(scratch.path());
         change(driver.tree("c").unwrap().tree());
-        let mounted = match driver.mount_detached("c", &MountOptions::default()) {
-            Ok(mounted) => mounted,
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                eprintln!("SKIP a_mount_shows_what_the_tree_showed_and_keeps_it_away: {error}");
-                assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
-                return;
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let test = "a_mount_shows_what_the_tree_showed_and_keeps_it_away";
+        let mounted = driver.mount_detached("c", &MountOptions::default());
+        let Some(mounted) = if_permitted(test, mounted) else { return };
         assert_eq!(driver.tree("c").unwrap_err().kind(), ErrorKind::InUse);
-        let root = mounted.root().unwrap();
+        let root = mounted.root();
         let mut text = String::new();
         let mut file = root.open(b"changed", rustix::fs::OFlags::RDONLY, 0).unwrap();
         file.read_to_string(&mut text).unwrap();
@@ -246,7 +273,7 @@ mod tests {
             assert_eq!(root.stat(b"private").unwrap().st_mode & 0o7777, 0o600);
         }
         assert!(root.stat_if_exists(b"gone").unwrap().is_none());
-        drop((root, mounted));
+        drop(mounted);
         assert!(driver.tree("c").unwrap().tree().exists("added"));
     }
 

@@ -132,7 +132,7 @@ impl MountPlan {
 }
 
 impl Mounted {
-    /// The root of the mounted tree.
+    /// The root of the mounted tree, which stays mounted as long as anything in it is open.
     ///
     /// # Errors
     /// Where no more descriptors can be had.

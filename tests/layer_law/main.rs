@@ -143,7 +143,7 @@ fn shows(bed: &Bed, who: Who, chain: ChainId, expected: &[String]) -> Result<(),
     bed.driver.remove_container(&container.id, Watch::new()).unwrap();
     if who == Who::Root {
         let view = bed.driver.view(&chain.into()).unwrap();
-        same("mounted", who, &shown::mounted(view.root().unwrap()), expected)?;
+        same("mounted", who, &shown::mounted(view.root().try_clone().unwrap()), expected)?;
     }
     Ok(())
 }
