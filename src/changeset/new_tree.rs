@@ -7,7 +7,6 @@ use rustix::io::Errno;
 
 use crate::format::listing::MergedEntry;
 use crate::format::lookup::{Found, MergedDir, Part, Redirects, Stack};
-use crate::format::opaque::Opaque;
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::dir::{DirEntry, Kind, SysResult};
@@ -128,7 +127,7 @@ impl<'a> NewTree<'a> {
     pub(super) fn open_root(&self) -> SysResult<Handle> {
         match &self.root {
             Root::Upper { upper, .. } => upper.descend(&LayerPath::root()).map(Handle::Upper),
-            Root::Merged(stack) => stack.root().map(Handle::Merged),
+            Root::Merged(stack) => Ok(Handle::Merged(stack.root())),
         }
     }
 
@@ -281,12 +280,10 @@ pub(super) fn directory(found: Found) -> SysResult<Handle> {
 
 /// The upper directory `dir` and those that show through it, as one.
 pub(super) fn merged(dir: &Dir, below: Option<&MergedDir>) -> SysResult<MergedDir> {
-    let part = |layer, dir: &Dir| -> SysResult<Arc<Part>> {
-        Ok(Arc::new(Part { layer, dir: dir.child_as_path(b".")?, opaque: Opaque::No, bare: false }))
-    };
-    let mut parts = vec![part(0, dir)?];
+    let part = |layer, dir| Arc::new(Part::new(layer, dir));
+    let mut parts = vec![part(0, Arc::new(dir.child_as_path(b".")?))];
     for lower in below.iter().flat_map(|below| &below.parts) {
-        parts.push(part(lower.layer + 1, &lower.dir)?);
+        parts.push(part(lower.layer + 1, Arc::clone(&lower.dir)));
     }
     Ok(MergedDir { parts })
 }

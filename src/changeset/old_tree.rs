@@ -111,7 +111,7 @@ impl<'a> OldTree<'a> {
             let (around, here) = self.levels.split_at_mut(index);
             let Some(level) = here.first_mut() else { break };
             level.state = match around.last().map(|level| &level.state) {
-                None => State::Held(self.stack.root()?),
+                None => State::Held(self.stack.root()),
                 Some(State::Held(dir)) => match self.stack.lookup(dir, &level.name)? {
                     Found::Directory(dir, _) => State::Held(dir),
                     Found::Absent | Found::File(_) => State::Absent,

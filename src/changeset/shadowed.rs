@@ -1,18 +1,18 @@
 //! What the layers of a stack hold that nobody sees, since a later layer overwrites or deletes it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
 
-use super::node::{Depth, Node};
-use super::old_tree::OldTree;
-use super::walk::{self, At, Deletions, Visitor};
+use super::new_tree::{Handle, Name, NewTree};
 use crate::error::{Context, Result};
+use crate::format::listing::MergedEntry;
 use crate::format::lookup::{Found, FoundFile, MergedDir, Redirects, Stack};
 use crate::layer_path::LayerPath;
 use crate::namespace::Namespace;
 use crate::sys::Dir;
-use crate::sys::dir::{SysResult, type_of};
+use crate::sys::dir::{Kind, type_of};
 use crate::watch::Watch;
 
 /// What one layer holds that later layers hide.
@@ -27,9 +27,10 @@ pub(crate) struct Shadowed {
 /// What each layer of a stack, topmost first, holds that those above it hide. The layers come in
 /// parts: of one that stands below another nothing is seen.
 ///
-/// Each layer is compared with all that lies below it, once; a copy counts where the first layer
-/// hides it, so no copy counts twice. A file of several names counts when the last is hidden. None
-/// of the layers may leave its data to another (`metacopy`), as those that were unpacked never do.
+/// All layers are walked at once, a directory of the merged tree at a time: what a layer has in it
+/// and does not supply is hidden, and of a directory all that is in it. A file of several names
+/// counts when all of them are hidden. None of the layers may leave its data to another (`metacopy`),
+/// as those that were unpacked never do.
 ///
 /// # Errors
 /// Where something may not be read.
@@ -39,77 +40,144 @@ pub(crate) fn shadowed(
     watch: &Watch<'_>,
 ) -> Result<Vec<Shadowed>> {
     let count = parts.iter().map(Vec::len).sum();
-    let mut found = Shadows { layers: vec![Shadowed::default(); count], ..Default::default() };
+    let (layers, names) = (vec![Shadowed::default(); count], HashMap::new());
+    let mut shadows = Shadows { layers, names, namespace, watch };
+    let (root, mut first) = (LayerPath::root(), 0);
     for (number, layers) in parts.iter().enumerate() {
-        let top = found.first;
-        for (index, upper) in layers.iter().enumerate() {
-            found.first = top + index + 1;
-            let below = stack_of(layers.get(index + 1..).unwrap_or_default(), namespace)?;
-            if !below.is_empty() {
-                walk::upper(upper, &below, &mut found, watch)?;
+        let layers: std::io::Result<Vec<_>> = layers.iter().map(Dir::try_clone).collect();
+        let layers = layers.during("duplicate", "directory")?;
+        let count = layers.len();
+        if number == 0 && count > 0 {
+            let stack = Stack::new(layers, namespace, Redirects::Follow);
+            shadows.walk(&stack, &root, Counts { first, all: false })?;
+        } else {
+            for (index, layer) in layers.into_iter().enumerate() {
+                shadows.hide_tree(layer, &root, first + index)?;
             }
         }
-        if number > 0 && !layers.is_empty() {
-            found.first = top;
-            let stack = stack_of(layers, namespace)?;
-            let root = stack.root().during("read directory", &LayerPath::root())?;
-            found.hide_tree(&stack, root).during("read directory", &LayerPath::root())?;
-        }
-        found.first = top + layers.len();
+        first += count;
     }
-    Ok(found.layers)
+    Ok(shadows.layers)
 }
 
-fn stack_of(layers: &[Dir], namespace: Namespace) -> Result<Stack> {
-    let layers = layers.iter().map(Dir::try_clone).collect::<std::io::Result<Vec<_>>>();
-    let layers = layers.during("duplicate", "directory")?;
-    Ok(Stack::new(layers, namespace, Redirects::Follow))
-}
-
-#[derive(Default)]
-struct Shadows {
-    /// Which layer the topmost of those below is.
-    first: usize,
+struct Shadows<'w> {
     layers: Vec<Shadowed>,
     /// Files with several names: how many of them are hidden; by layer, device and inode number.
     names: HashMap<(usize, u64, u64), u64>,
+    namespace: Namespace,
+    watch: &'w Watch<'w>,
 }
 
-impl Shadows {
-    /// Counts what lies below under the name that is visited.
-    fn hide(&mut self, old: &mut OldTree<'_>, path: &LayerPath) -> Result<()> {
-        let stack = old.stack();
-        match old.found().during("look below for", path)? {
-            Found::Absent => Ok(()),
-            Found::File(file) => {
-                self.count(file);
-                Ok(())
-            }
-            Found::Directory(dir, _) => {
-                let mut hide = || self.hide_tree(stack, clone_of(dir)?);
-                hide().during("read directory", path)
+/// What counts in a tree.
+#[derive(Clone, Copy)]
+struct Counts {
+    /// Which layer the topmost of the tree is.
+    first: usize,
+    /// Every file, or what its layers hide of each other.
+    all: bool,
+}
+
+impl Shadows<'_> {
+    /// Counts in the merged tree of `stack`, of which the root is what `path` is for the user.
+    fn walk(&mut self, stack: &Stack, path: &LayerPath, counts: Counts) -> Result<()> {
+        let mut tree = NewTree::of_stack(stack);
+        let root = stack.root();
+        let stat = root.top().and_then(|top| top.dir.stat_self()).during("read directory", path)?;
+        let names = self.directory(stack, &root, path, counts)?;
+        let identity = (stat.st_dev, stat.st_ino);
+        tree.enter(LayerPath::root(), Handle::Merged(root), identity, names, false);
+        while tree.is_inside() {
+            self.watch.check()?;
+            let Some(name) = tree.next() else {
+                tree.leave();
+                continue;
+            };
+            let below = tree.path().join(&name.name);
+            let shown = path.join_path(&below);
+            let found = tree.hold().and_then(|()| match tree.here()? {
+                Handle::Merged(dir) => stack.lookup(dir, &name.name),
+                Handle::Upper(_) => Ok(Found::Absent),
+            });
+            if let Found::Directory(dir, stat) = found.during("look up", &shown)? {
+                let names = self.directory(stack, &dir, &shown, counts)?;
+                let identity = (stat.st_dev, stat.st_ino);
+                tree.enter(below, Handle::Merged(dir), identity, names, false);
             }
         }
+        Ok(())
     }
 
-    /// Counts the files of a whole tree.
-    fn hide_tree(&mut self, stack: &Stack, dir: MergedDir) -> SysResult<()> {
-        let mut pending = vec![dir];
-        while let Some(dir) = pending.pop() {
-            for entry in stack.entries(&dir)? {
-                match stack.lookup(&dir, &entry.name)? {
-                    Found::Absent => {}
-                    Found::File(file) => self.count(&file),
-                    Found::Directory(dir, _) => pending.push(dir),
+    /// Counts in one directory of it; gives back the directories in that which show.
+    fn directory(
+        &mut self,
+        stack: &Stack,
+        dir: &MergedDir,
+        path: &LayerPath,
+        counts: Counts,
+    ) -> Result<Vec<Name>> {
+        let mut below = Vec::new();
+        for entry in stack.names(dir).during("read directory", path)? {
+            let may_be_directory = matches!(entry.kind, Kind::Directory | Kind::Unknown);
+            // Of a name that only one layer has nothing is hidden.
+            let matters = match counts.all {
+                true => matches!(entry.kind, Kind::Regular | Kind::Unknown),
+                false => entry.places.count() > 1,
+            };
+            if matters {
+                self.name(stack, dir, &path.join(&entry.name), &entry, counts)?;
+            }
+            // Whether it shows is seen by whoever goes there.
+            if may_be_directory {
+                below.push(Name::from_merged(entry));
+            }
+        }
+        Ok(below)
+    }
+
+    /// Counts what is hidden of one name, in the layers that have it.
+    fn name(
+        &mut self,
+        stack: &Stack,
+        dir: &MergedDir,
+        path: &LayerPath,
+        entry: &MergedEntry,
+        counts: Counts,
+    ) -> Result<()> {
+        let found = stack.lookup_among(dir, &entry.name, Some(&entry.places));
+        let (found, _) = found.during("look up", path)?;
+        if counts.all {
+            if let Found::File(file) = &found {
+                self.count(file, counts.first);
+            }
+            return Ok(());
+        }
+        for part in entry.places.parts(dir) {
+            if supplies(&found, part.layer) {
+                continue;
+            }
+            let alone = MergedDir { parts: vec![Arc::clone(part)] };
+            match stack.lookup(&alone, &entry.name).during("look up", path)? {
+                Found::Absent => {}
+                Found::File(file) => self.count(&file, counts.first),
+                Found::Directory(hidden, _) => {
+                    let top = hidden.top().and_then(|top| top.dir.child_as_path(b"."));
+                    let top = top.during("open", path)?;
+                    self.hide_tree(top, path, counts.first + part.layer)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, file: &FoundFile) {
+    /// Counts all files of a directory of one layer.
+    fn hide_tree(&mut self, dir: Dir, path: &LayerPath, layer: usize) -> Result<()> {
+        let stack = Stack::new(vec![dir], self.namespace, Redirects::Follow);
+        self.walk(&stack, path, Counts { first: layer, all: true })
+    }
+
+    fn count(&mut self, file: &FoundFile, first: usize) {
         let Stat { st_dev, st_ino, st_nlink, st_size, .. } = file.stat;
-        let layer = self.first + file.layer;
+        let layer = first + file.layer;
         if type_of(&file.stat) != FileType::RegularFile {
             return;
         }
@@ -127,43 +195,15 @@ impl Shadows {
     }
 }
 
-fn clone_of(dir: &MergedDir) -> SysResult<MergedDir> {
-    use crate::format::lookup::Part;
-    use std::sync::Arc;
-    let part = |part: &Arc<Part>| {
-        let dir = part.dir.child_as_path(b".")?;
-        Ok(Arc::new(Part { layer: part.layer, dir, opaque: part.opaque, bare: part.bare }))
-    };
-    Ok(MergedDir { parts: dir.parts.iter().map(part).collect::<SysResult<_>>()? })
-}
-
-impl Visitor for Shadows {
-    fn depth(&self) -> Depth {
-        Depth::Status
-    }
-
-    fn deletions(&self) -> Deletions {
-        Deletions::All
-    }
-
-    fn root(&mut self, _: Node, _: &mut OldTree<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn directory(&mut self, at: At<'_>, _: Node, old: &mut OldTree<'_>) -> Result<()> {
-        match old.found().during("look below for", at.path)? {
-            // What it hides of the other is told name by name.
-            Found::Absent | Found::Directory(..) => Ok(()),
-            Found::File(_) => self.hide(old, at.path),
+/// Whether what was found comes from this layer, or a part of it.
+fn supplies(found: &Found, layer: usize) -> bool {
+    match found {
+        Found::Absent => false,
+        Found::File(file) => file.layer == layer,
+        Found::Directory(dir, _) => {
+            // Topmost first.
+            dir.parts.binary_search_by_key(&layer, |part| part.layer).is_ok()
         }
-    }
-
-    fn file(&mut self, at: At<'_>, _: Node, old: &mut OldTree<'_>) -> Result<()> {
-        self.hide(old, at.path)
-    }
-
-    fn gone(&mut self, path: &LayerPath, old: &mut OldTree<'_>) -> Result<()> {
-        self.hide(old, path)
     }
 }
 
@@ -204,6 +244,16 @@ mod tests {
             ),
             ("a file for a tree", &[&["d=1"], &["d/", "d/f=22"]], "0:0 1:2"),
             ("a tree for a file", &[&["d/", "d/f=1"], &["d=22"]], "0:0 1:2"),
+            (
+                "trees hidden above each other",
+                &[&["d=1"], &["d/", "d/g=1"], &["d!"], &["d/", "d/f=22"], &["d/", "d/h=1"]],
+                "0:0 1:1 0:0 1:2 1:1",
+            ),
+            (
+                "a tree hidden in one that shows",
+                &[&["d/", "d/e=1"], &["d/", "d/k=1"], &["d/", "d/e/", "d/e/f=22", "d/e/g!"]],
+                "0:0 0:0 1:2",
+            ),
             ("one name of two", &[&["f!"], &["f=22", "g~f"]], "0:0 0:0"),
             ("both names", &[&["f!"], &["g=1"], &["f=22", "g~f"]], "0:0 0:0 1:2"),
             ("a link and a pipe weigh nothing", &[&["l!", "p!"], &["l@a", "p|"]], "0:0 0:0"),

@@ -101,7 +101,7 @@ impl Driver {
     /// layers overwrite or delete: every user of the image stores and loads them, and nobody sees
     /// them.
     ///
-    /// Each layer is walked once, and looked up in those below it.
+    /// All layers are walked at once, each directory of a layer once.
     ///
     /// # Errors
     /// As [`history`](Self::history); an error that names the file where one cannot be read.

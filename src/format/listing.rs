@@ -1,5 +1,8 @@
 //! The names of a merged directory, and in which layers each stands.
 
+#[cfg(feature = "image")]
+use std::sync::Arc;
+
 use rustix::io::Errno;
 
 use super::lookup::{MergedDir, Part, Stack};
@@ -50,6 +53,25 @@ impl Places {
         }
     }
 
+    /// How many parts have the name.
+    #[cfg(feature = "image")]
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(indices) => indices.len(),
+        }
+    }
+
+    /// The parts of `dir` that have the name.
+    #[cfg(feature = "image")]
+    pub(crate) fn parts<'d>(&self, dir: &'d MergedDir) -> impl Iterator<Item = &'d Arc<Part>> {
+        let indices = match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(indices) => indices,
+        };
+        indices.iter().filter_map(|index| dir.parts.get(usize::try_from(*index).ok()?))
+    }
+
     fn first(&self) -> usize {
         let first = match self {
             Self::One(one) => Some(*one),
@@ -62,6 +84,19 @@ impl Places {
 impl Stack {
     /// The names of a merged directory, sorted by bytes; what is deleted or hidden is left out.
     pub(crate) fn entries(&self, dir: &MergedDir) -> SysResult<Vec<MergedEntry>> {
+        let shows = |entry: MergedEntry| {
+            let part = dir.parts.get(entry.part()).ok_or(Errno::IO);
+            match part.and_then(|part| self.is_mark(part, &entry.name, entry.kind)) {
+                Ok(true) => None,
+                Ok(false) => Some(Ok(entry)),
+                Err(error) => Some(Err(error)),
+            }
+        };
+        self.names(dir)?.into_iter().filter_map(shows).collect()
+    }
+
+    /// As [`Stack::entries`], the names of what is deleted among them.
+    pub(crate) fn names(&self, dir: &MergedDir) -> SysResult<Vec<MergedEntry>> {
         let mut all = Vec::new();
         for (index, part) in dir.parts.iter().enumerate() {
             let index = u32::try_from(index).map_err(|_| Errno::OVERFLOW)?;
@@ -76,10 +111,6 @@ impl Stack {
             let mut indices = vec![index];
             while let Some((_, index)) = all.next_if(|(next, _)| next.name == entry.name) {
                 indices.push(index);
-            }
-            let part = usize::try_from(index).ok().and_then(|index| dir.parts.get(index));
-            if self.is_mark(part.ok_or(Errno::IO)?, &entry.name, entry.kind)? {
-                continue;
             }
             let Some(places) = Places::new(indices) else { continue };
             let (name, kind, ino) = (entry.name, entry.kind, entry.ino);

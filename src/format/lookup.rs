@@ -20,6 +20,7 @@ use crate::namespace::Namespace;
 use crate::sys::Dir;
 use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::{self, Target};
+use read::{Child, Memory};
 
 /// What is done at a directory that was renamed with `redirect_dir=on`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) enum Redirects {
 /// Layer directories as one tree, topmost first.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    layers: Vec<Dir>,
+    layers: Vec<Arc<Dir>>,
     namespace: Namespace,
     redirects: Redirects,
     /// How owners are seen that are not recorded, where that is not as they are on disk.
@@ -47,7 +48,7 @@ pub(crate) struct Part {
     /// Which layer, 0 being the topmost.
     pub(crate) layer: usize,
     /// The directory, opened so that it can be resolved from.
-    pub(crate) dir: Dir,
+    pub(crate) dir: Arc<Dir>,
     /// What its mark says; of a layer's root, which the kernel does not look at, always `No`.
     pub(crate) opaque: Opaque,
     /// It was seen to have no extended attributes at all.
@@ -95,6 +96,13 @@ pub(crate) struct FoundData {
     pub(crate) name: Box<[u8]>,
 }
 
+impl Part {
+    /// One of which the attributes say nothing, or were not looked at.
+    pub(crate) fn new(layer: usize, dir: Arc<Dir>) -> Self {
+        Self { layer, dir, opaque: Opaque::No, bare: false }
+    }
+}
+
 impl MergedDir {
     /// The topmost directory, whose attributes are those of the merged one.
     pub(crate) fn top(&self) -> SysResult<&Arc<Part>> {
@@ -105,7 +113,14 @@ impl MergedDir {
 impl Stack {
     /// Takes the layers' directories, topmost first.
     pub(crate) fn new(layers: Vec<Dir>, namespace: Namespace, redirects: Redirects) -> Self {
-        Self { layers, namespace, redirects, ids: None }
+        Self { layers: layers.into_iter().map(Arc::new).collect(), namespace, redirects, ids: None }
+    }
+
+    /// The same without the `count` topmost layers, by the same handles; the next is layer 0 then.
+    pub(crate) fn without_top(&self, count: usize) -> Self {
+        let layers = self.layers.get(count..).unwrap_or_default().to_vec();
+        let Self { namespace, redirects, .. } = *self;
+        Self { layers, namespace, redirects, ids: self.ids.clone() }
     }
 
     /// The same, with owners that are not recorded seen otherwise.
@@ -140,22 +155,16 @@ impl Stack {
 
     /// Second handles of the layers' directories, topmost first.
     pub(crate) fn clone_layers(&self) -> SysResult<Vec<Dir>> {
-        let clone = |dir: &Dir| {
+        let clone = |dir: &Arc<Dir>| {
             dir.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         };
         self.layers.iter().map(clone).collect()
     }
 
     /// The root of the merged tree.
-    pub(crate) fn root(&self) -> SysResult<MergedDir> {
-        self.root_from(0)
-    }
-
-    /// The root of the merged tree as it is without the layers above `first`.
-    pub(crate) fn root_from(&self, first: usize) -> SysResult<MergedDir> {
-        let part = |(layer, dir)| Arc::new(Part { layer, dir, opaque: Opaque::No, bare: false });
-        let layers = self.clone_layers()?.into_iter().enumerate().skip(first);
-        Ok(MergedDir { parts: layers.map(part).collect() })
+    pub(crate) fn root(&self) -> MergedDir {
+        let part = |(layer, dir)| Arc::new(Part::new(layer, Arc::clone(dir)));
+        MergedDir { parts: self.layers.iter().enumerate().map(part).collect() }
     }
 
     /// What `name` is in a directory of the merged tree.
@@ -171,7 +180,28 @@ impl Stack {
         name: &[u8],
         among: Option<&Places>,
     ) -> SysResult<(Found, Option<Places>)> {
-        let mut search = Search::new(self, name);
+        self.search(parent, name, among, None)
+    }
+
+    /// As [`Stack::lookup`], by one who asks for that name in several directories which have parts
+    /// in common; of each part it is read once what it has.
+    pub(crate) fn lookup_again(
+        &self,
+        parent: &MergedDir,
+        name: &[u8],
+        memory: &mut Memory,
+    ) -> SysResult<Found> {
+        self.search(parent, name, None, Some(memory)).map(|(found, _)| found)
+    }
+
+    fn search(
+        &self,
+        parent: &MergedDir,
+        name: &[u8],
+        among: Option<&Places>,
+        memory: Option<&mut Memory>,
+    ) -> SysResult<(Found, Option<Places>)> {
+        let mut search = Search::new(self, name, memory);
         for (index, part) in parent.parts.iter().enumerate() {
             // A redirect asks the parts below for another name.
             if search.name == name && among.is_some_and(|among| !among.has(index)) {
@@ -195,7 +225,7 @@ impl Stack {
     /// # Errors
     /// ENOTDIR where something on the way is no directory.
     pub(crate) fn resolve(&self, path: &LayerPath) -> SysResult<Resolved> {
-        let mut dir = self.root()?;
+        let mut dir = self.root();
         let mut components = path.components().peekable();
         while let Some(name) = components.next() {
             let found = self.lookup(&dir, name)?;
@@ -255,6 +285,8 @@ enum Step {
 /// One name on its way down the layers.
 struct Search<'a> {
     stack: &'a Stack,
+    /// What was read for others, which is not read again.
+    memory: Option<&'a mut Memory>,
     name: Vec<u8>,
     /// Set by an absolute redirect.
     path: Option<LayerPath>,
@@ -268,10 +300,20 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(stack: &'a Stack, name: &[u8]) -> Self {
+    fn new(stack: &'a Stack, name: &[u8], memory: Option<&'a mut Memory>) -> Self {
         let name = name.to_vec();
         let (parts, places) = (Vec::new(), Vec::new());
-        Self { stack, name, path: None, parts, places, top: None, file: None, lacks_data: false }
+        Self {
+            stack,
+            memory,
+            name,
+            path: None,
+            parts,
+            places,
+            top: None,
+            file: None,
+            lacks_data: false,
+        }
     }
 
     fn found(self) -> SysResult<Found> {
@@ -286,19 +328,16 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at one layer's directory of the parent.
-    fn step(&mut self, index: usize, parent: &Part) -> SysResult<Step> {
-        let stat = match parent.dir.stat(&self.name) {
-            Ok(stat) => stat,
-            // A name that is too long for a layer's file system cannot be in it.
-            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(Step::Next),
-            Err(error) => return Err(error),
+    fn step(&mut self, index: usize, parent: &Arc<Part>) -> SysResult<Step> {
+        let Some(stat) = read::stat(parent, &self.name, self.memory.as_deref_mut())? else {
+            return Ok(Step::Next);
         };
         self.places.push(u32::try_from(index).map_err(|_| Errno::OVERFLOW)?);
         if type_of(&stat) == FileType::Directory {
             if self.file.is_some() {
                 return Ok(Step::Stop);
             }
-            return self.keep(parent.layer, &parent.dir, stat);
+            return self.keep(parent, stat);
         }
         let namespace = self.stack.namespace;
         let gone = whiteout::is_whiteout(&stat)
@@ -364,12 +403,11 @@ impl<'a> Search<'a> {
     }
 
     /// Takes the directory of this name in one layer.
-    fn keep(&mut self, layer: usize, parent: &Dir, stat: Stat) -> SysResult<Step> {
-        let dir = parent.child_as_path(&self.name)?;
-        let namespace = self.stack.namespace;
-        let is_lowest = layer + 1 == self.stack.layers.len();
-        let Marks { opaque, redirect, bare } = marks(namespace, &dir, is_lowest)?;
-        self.parts.push(Arc::new(Part { layer, dir, opaque, bare }));
+    fn keep(&mut self, parent: &Arc<Part>, stat: Stat) -> SysResult<Step> {
+        let memory = self.memory.as_deref_mut();
+        let Child { part, redirect } = read::child(self.stack, parent, &self.name, memory)?;
+        let opaque = part.opaque;
+        self.parts.push(part);
         self.top.get_or_insert(stat);
         if opaque == Opaque::Yes {
             return Ok(Step::Stop);
@@ -393,8 +431,7 @@ impl<'a> Search<'a> {
                 Walk::Ends => return Ok(()),
             };
             self.name = name.to_vec();
-            let part = Part { layer: below, dir, opaque: Opaque::No, bare: false };
-            let step = self.step(0, &part)?;
+            let step = self.step(0, &Arc::new(Part::new(below, Arc::new(dir))))?;
             if last || matches!(step, Step::Stop) {
                 return Ok(());
             }
@@ -425,39 +462,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What a directory's attributes say.
-struct Marks {
-    opaque: Opaque,
-    redirect: Option<Vec<u8>>,
-    bare: bool,
-}
-
-/// The marks of a directory that say what is below it: opaque, and where to find it.
-fn marks(namespace: Namespace, dir: &Dir, is_lowest: bool) -> SysResult<Marks> {
-    let (mut target, names) = match xattr::list(Target::Name(dir, b".")) {
-        // It may be read but not searched, so not even for its own `.`.
-        Err(Errno::ACCESS) => (Target::held(dir), xattr::list(Target::held(dir))?),
-        other => (Target::Name(dir, b"."), other?),
-    };
-    let mut read = |mark| {
-        let name = namespace.name(mark);
-        // Nearly no directory has any.
-        if !names.contains(&name) {
-            return Ok(None);
-        }
-        match xattr::get(target, &name) {
-            Err(Errno::ACCESS) => {
-                target = Target::held(dir);
-                xattr::get(target, &name)
-            }
-            other => other,
-        }
-    };
-    let opaque = Opaque::parse(read(mark::OPAQUE)?.as_deref());
-    let redirect = if opaque == Opaque::Yes || is_lowest { None } else { read(mark::REDIRECT)? };
-    Ok(Marks { opaque, redirect, bare: names.is_empty() })
-}
-
 /// As with a whiteout, an attribute that cannot be read is not there.
 fn readable<T>(read: SysResult<T>) -> SysResult<Option<T>> {
     match read {
@@ -476,5 +480,6 @@ enum Walk {
     Ends,
 }
 
+pub(super) mod read;
 #[cfg(test)]
 pub(super) mod tests;

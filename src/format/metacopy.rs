@@ -51,8 +51,7 @@ pub(crate) fn open_data(
 
 /// Opens the data of the file at `path` of the layers below `layer`.
 fn open_from_root(stack: &Stack, layer: usize, path: &LayerPath) -> SysResult<File> {
-    let below = stack.clone_layers()?.into_iter().skip(layer + 1).collect();
-    let below = Stack::new(below, stack.namespace(), stack.redirects());
+    let below = stack.without_top(layer + 1);
     let resolved = below.resolve(path)?;
     match (resolved.parent, resolved.found, path.file_name()) {
         (Some(parent), Found::File(file), Some(name)) => {

@@ -4,12 +4,16 @@
 //! without the two topmost, and so on. What shows without a layer and no more with it, that layer
 //! hides.
 
-use rustix::fs::{FileType, Stat};
+use std::rc::Rc;
+use std::sync::Arc;
 
-use super::lookup::{Found, Stack};
+use rustix::fs::Stat;
+
+use super::lookup::read::Memory;
+use super::lookup::{Found, MergedDir, Stack};
 use super::opaque::Opaque;
 use crate::layer_path::LayerPath;
-use crate::sys::dir::{SysResult, type_of};
+use crate::sys::dir::SysResult;
 
 /// What the layers of a stack have to say of one path.
 #[derive(Debug)]
@@ -55,112 +59,168 @@ pub(crate) enum How {
     Redirect,
 }
 
-/// What a path is, name by name from the root, without the layers above one.
-struct View {
-    /// The root first; up to the first name that is no directory, or the last.
-    places: Vec<Place>,
-    whole: bool,
-}
+/// What the path is, as far as it was gone, without the layers above one; `None` where something on
+/// the way is no directory.
+type View = Option<Rc<Place>>;
 
+#[derive(Debug)]
 struct Place {
     /// The layers that supply it, topmost first: of a file that has only attributes, two.
     layers: Vec<usize>,
     stat: Option<Stat>,
-    opaque: bool,
+    /// Where it can be gone on from.
+    dir: Option<MergedDir>,
 }
 
 /// Asks what each layer of `stack` does to `path`; symlinks on the way are not followed.
+///
+/// All views go down the path together, so that of each layer is read once what it has.
 pub(crate) fn trace(stack: &Stack, path: &LayerPath) -> SysResult<Trace> {
-    let mut below = View { places: Vec::new(), whole: false };
+    let root = stack.root();
+    let without = |count| {
+        let parts = root.parts.get(count..).unwrap_or_default().to_vec();
+        let dir = MergedDir { parts };
+        let stat = dir.top()?.dir.stat_self()?;
+        Ok(Some(Rc::new(Place::directory(dir, stat))))
+    };
+    let mut views = (0..stack.depth()).map(without).collect::<SysResult<Vec<View>>>()?;
+    let mut differs: Vec<Option<(How, LayerPath)>> = vec![None; stack.depth()];
+    let mut at = LayerPath::root();
+    for name in path.components() {
+        at = at.join(name);
+        views = all_below(stack, &views, name)?;
+        let pairs = views.iter().zip(views.iter().skip(1));
+        for ((now, before), differs) in pairs.zip(&mut differs).filter(|(_, is)| is.is_none()) {
+            if let (Some(now), Some(before)) = (now, before) {
+                *differs = difference(now, before).map(|how| (how, at.clone()));
+            }
+        }
+    }
+    Ok(conclude(&views, differs))
+}
+
+/// What `name` is in each of the views, given topmost first.
+fn all_below(stack: &Stack, views: &[View], name: &[u8]) -> SysResult<Vec<View>> {
+    let mut memory = Memory::of(name);
+    let mut found: Vec<View> = Vec::with_capacity(views.len());
+    let mut last: Option<&View> = None;
+    for view in views.iter().rev() {
+        let known = found.last().filter(|_| last.is_some_and(|last| same(last, view)));
+        let next = match (known, view.as_ref().and_then(|place| place.dir.as_ref())) {
+            (Some(known), _) => known.clone(),
+            (None, None) => None,
+            (None, Some(dir)) => {
+                let place = Place::of(stack.lookup_again(dir, name, &mut memory)?)?;
+                let below = found.last().and_then(Option::as_ref);
+                match below.filter(|below| below.is_directory_of(&place)) {
+                    Some(below) => Some(Rc::clone(below)),
+                    None => Some(Rc::new(place)),
+                }
+            }
+        };
+        found.push(next);
+        last = Some(view);
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// Whether two views have one place.
+fn same(one: &View, other: &View) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Rc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// What shows of the path in a view.
+fn shown_in(view: &View) -> Option<&Place> {
+    view.as_deref().filter(|place| !place.layers.is_empty())
+}
+
+/// What the layers did, by what the path is at last in each view, and where each view first differed
+/// from that without one layer more.
+fn conclude(views: &[View], differs: Vec<Option<(How, LayerPath)>>) -> Trace {
     let mut steps = Vec::new();
-    for layer in (0..stack.depth()).rev() {
-        let view = view(stack, layer, path)?;
-        let (shown, before) = (view.last(), below.last());
+    for (layer, (view, differs)) in views.iter().zip(differs).enumerate() {
+        let shown = shown_in(view);
         let own =
             shown.and_then(|place| place.stat.filter(|_| place.layers.first() == Some(&layer)));
-        let hidden: Vec<usize> = before
-            .map_or(&[][..], |place| &place.layers)
-            .iter()
-            .filter(|layer| shown.is_none_or(|place| !place.layers.contains(layer)))
-            .copied()
-            .collect();
-        let hides = if hidden.is_empty() { None } else { hides(path, &view, &below, hidden) };
+        let hidden: Vec<usize> = match views.get(layer + 1).filter(|below| !same(view, below)) {
+            Some(below) => shown_in(below).map_or_else(Vec::new, |below| below.without(shown)),
+            None => Vec::new(),
+        };
+        let hides = differs.filter(|_| !hidden.is_empty()).map(|(how, at)| Hides {
+            layers: hidden,
+            how,
+            at,
+        });
         if own.is_some() || hides.is_some() {
             steps.push(Step { layer, own, hides });
         }
-        below = view;
     }
-    let shown = below.last().map_or_else(Vec::new, |place| place.layers.clone());
+    let shown = views.first().and_then(shown_in).map_or_else(Vec::new, |top| top.layers.clone());
     // Below a directory that was renamed a layer supplies what it does not have under this path.
     for &layer in &shown {
-        if steps.iter().all(|step: &Step| step.layer != layer) {
+        if steps.binary_search_by_key(&layer, |step| step.layer).is_err() {
             steps.push(Step { layer, own: None, hides: None });
+            steps.sort_unstable_by_key(|step| step.layer);
         }
     }
-    steps.sort_unstable_by_key(|step| step.layer);
-    Ok(Trace { steps, shown })
+    Trace { steps, shown }
 }
 
-impl View {
-    /// The path itself, where it shows.
-    fn last(&self) -> Option<&Place> {
-        self.places.last().filter(|place| self.whole && !place.layers.is_empty())
-    }
-}
-
-/// What `path` is without the layers above `first`.
-fn view(stack: &Stack, first: usize, path: &LayerPath) -> SysResult<View> {
-    let mut dir = stack.root_from(first)?;
-    let root = dir.top()?.dir.stat_self()?;
-    let layers = dir.parts.iter().map(|part| part.layer).collect();
-    let mut places = vec![Place { layers, stat: Some(root), opaque: false }];
-    let mut left = path.components().count();
-    for name in path.components() {
-        left -= 1;
-        match stack.lookup(&dir, name)? {
-            Found::Absent => {
-                places.push(Place { layers: Vec::new(), stat: None, opaque: false });
-                break;
-            }
+impl Place {
+    fn of(found: Found) -> SysResult<Self> {
+        Ok(match found {
+            Found::Absent => Self { layers: Vec::new(), stat: None, dir: None },
             Found::File(file) => {
                 let data = file.data.map(|data| data.layer);
                 let layers = std::iter::once(file.layer).chain(data).collect();
-                places.push(Place { layers, stat: Some(file.stat), opaque: false });
-                break;
+                Self { layers, stat: Some(file.stat), dir: None }
             }
-            Found::Directory(found, stat) => {
-                let layers = found.parts.iter().map(|part| part.layer).collect();
-                let opaque = found.top()?.opaque == Opaque::Yes;
-                places.push(Place { layers, stat: Some(stat), opaque });
-                dir = found;
-            }
-        }
+            Found::Directory(dir, stat) => Self::directory(dir, stat),
+        })
     }
-    Ok(View { places, whole: left == 0 })
+
+    fn directory(dir: MergedDir, stat: Stat) -> Self {
+        let layers = dir.parts.iter().map(|part| part.layer).collect();
+        Self { layers, stat: Some(stat), dir: Some(dir) }
+    }
+
+    /// Whether both are directories, and made up of the same.
+    fn is_directory_of(&self, other: &Self) -> bool {
+        let (Some(one), Some(other)) = (&self.dir, &other.dir) else { return false };
+        one.parts.len() == other.parts.len()
+            && one.parts.iter().zip(&other.parts).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// The layers that supply it, but for those that supply the other too.
+    fn without(&self, other: Option<&Self>) -> Vec<usize> {
+        // The layers of a place are sorted.
+        let supplies = |layer| other.is_some_and(|place| place.layers.binary_search(layer).is_ok());
+        self.layers.iter().filter(|layer| !supplies(layer)).copied().collect()
+    }
+
+    fn is_opaque(&self) -> bool {
+        let top = self.dir.as_ref().and_then(|dir| dir.parts.first());
+        top.is_some_and(|part| part.opaque == Opaque::Yes)
+    }
 }
 
-/// Finds where the layer that makes the difference between two views made it.
-fn hides(path: &LayerPath, view: &View, below: &View, layers: Vec<usize>) -> Option<Hides> {
-    let mut at = LayerPath::root();
-    let mut names = path.components();
-    for (now, before) in view.places.iter().zip(&below.places) {
-        let is_directory =
-            now.stat.as_ref().is_some_and(|stat| type_of(stat) == FileType::Directory);
-        let was_directory =
-            before.stat.as_ref().is_some_and(|stat| type_of(stat) == FileType::Directory);
-        let how = match &now.stat {
-            _ if before.layers.iter().all(|layer| now.layers.contains(layer)) => None,
-            None => Some(How::Whiteout),
-            Some(_) if !is_directory || !was_directory => Some(How::Replaced),
-            Some(_) if now.opaque => Some(How::Opaque),
-            Some(_) => Some(How::Redirect),
-        };
-        if let Some(how) = how {
-            return Some(Hides { layers, how, at });
-        }
-        at = at.join(names.next().unwrap_or_default());
+/// How a layer makes a difference between what a name is with it and what it is without it, if it
+/// takes anything away.
+fn difference(now: &Rc<Place>, before: &Rc<Place>) -> Option<How> {
+    if Rc::ptr_eq(now, before) || before.without(Some(now)).is_empty() {
+        return None;
     }
-    None
+    Some(match (&now.stat, &now.dir, &before.dir) {
+        (None, ..) => How::Whiteout,
+        (Some(_), Some(_), Some(_)) if now.is_opaque() => How::Opaque,
+        (Some(_), Some(_), Some(_)) => How::Redirect,
+        _ => How::Replaced,
+    })
 }
 
 #[cfg(test)]

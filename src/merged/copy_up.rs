@@ -18,7 +18,6 @@ use super::lookup::hold_name;
 use super::node::{Access as Held, Identity, Node, Place, Real, RealFile};
 use super::upper::{Temporary, Upper};
 use crate::format::lookup::{MergedDir, Part};
-use crate::format::opaque::Opaque;
 use crate::format::override_stat;
 use crate::format::xattr_name::mark;
 use crate::namespace::Namespace;
@@ -370,7 +369,7 @@ impl Core {
 
     /// A node's directories with an upper one on top.
     pub(super) fn raised(node: &Node, dir: Dir) -> SysResult<Real> {
-        let mut parts = vec![Arc::new(Part { layer: 0, dir, opaque: Opaque::No, bare: false })];
+        let mut parts = vec![Arc::new(Part::new(0, Arc::new(dir)))];
         parts.extend(node.parts()?.parts.iter().map(Arc::clone));
         Ok(Real::Directory(Arc::new(MergedDir { parts })))
     }

@@ -255,7 +255,7 @@ impl Core {
         };
         let stack = Stack::new(layers, options.namespace, rule);
         let table = Table::new();
-        let root = stack.root()?;
+        let root = stack.root();
         let identity = Identity::of(&root.top()?.dir.stat_self()?);
         let real = Real::Directory(Arc::new(root));
         let root = Arc::new(node::Node::new(node::ROOT, &table, None, real, identity));

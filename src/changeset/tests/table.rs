@@ -170,7 +170,7 @@ fn e64_what_equals_the_layer_below_is_pruned() {
     lines[2] = "d/other=2";
     let upper = make(temporary.path(), "upper", &[&lines[..], &["e ^opaque:y"]].concat());
     let same_times = |path: &str, seconds| {
-        for dir in [&upper, &below.root().unwrap().parts[0].dir] {
+        for dir in [&upper, &below.root().parts[0].dir] {
             let (parent, name) = at(dir, path);
             let time = crate::inode::Timestamp::from_seconds(seconds);
             parent.set_times(&name, time, time).unwrap();

@@ -41,10 +41,7 @@ impl<'a> Below<'a> {
         let (rest, mut at, mut dir) = match nearest.min_by_key(|(rest, ..)| rest.as_bytes().len()) {
             Some(nearest) => nearest,
             None if self.stack.is_empty() => (LayerPath::root(), LayerPath::root(), None),
-            None => {
-                let root = self.stack.root().during("open", "layers below")?;
-                (path.clone(), LayerPath::root(), Some(Rc::new(root)))
-            }
+            None => (path.clone(), LayerPath::root(), Some(Rc::new(self.stack.root()))),
         };
         for (passed, name) in rest.components().enumerate() {
             let Some(parent) = &dir else { break };

@@ -67,7 +67,7 @@ fn the_merge_rule() {
         let temporary = tempfile::tempdir().unwrap();
         let stack = stack(temporary.path(), layers);
         let mut names = Vec::new();
-        tree(&stack, &stack.root().unwrap(), "", &mut names);
+        tree(&stack, &stack.root(), "", &mut names);
         assert_eq!(names.join(" "), *expected, "{what}");
     }
 }
@@ -83,11 +83,31 @@ fn redirects_are_refused_or_followed() {
     };
     set(b"new", b"old");
     set(b"deep", b"/a/b");
-    let root = stack.root().unwrap();
+    let root = stack.root();
     assert_eq!(stack.lookup(&root, b"new").unwrap_err(), Errno::PERM);
     stack.redirects = Redirects::Follow;
     for (name, file) in [(b"new".as_slice(), b"f".as_slice()), (b"deep", b"g")] {
         let Found::Directory(dir, _) = stack.lookup(&root, name).unwrap() else { panic!() };
         assert!(matches!(stack.lookup(&dir, file).unwrap(), Found::File(_)));
     }
+}
+
+#[test]
+fn what_was_read_is_not_read_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let stack = stack(scratch.path(), &[&["f"], &["d/"], &["d/", "d/f"]]);
+    let (root, mut memory) = (stack.root(), Memory::of(b"d"));
+    let Found::Directory(first, _) = stack.lookup_again(&root, b"d", &mut memory).unwrap() else {
+        panic!("d is a directory");
+    };
+    for layer in &stack.clone_layers().unwrap()[1..] {
+        layer.rename(b"d", layer, b"e", rustix::fs::RenameFlags::empty()).unwrap();
+    }
+    let below = MergedDir { parts: root.parts[2..].to_vec() };
+    let Found::Directory(again, _) = stack.lookup_again(&below, b"d", &mut memory).unwrap() else {
+        panic!("d was there");
+    };
+    assert!(Arc::ptr_eq(&first.parts[1], &again.parts[0]));
+    assert!(matches!(stack.lookup(&root, b"d").unwrap(), Found::Absent));
+    assert!(matches!(stack.lookup_again(&root, b"e", &mut memory).unwrap(), Found::Directory(..)));
 }

@@ -21,7 +21,7 @@ type Links = BTreeMap<(u64, u64), String>;
 pub(super) fn from_stack(stack: &Stack) -> Vec<String> {
     let (mut lines, mut links) = (Vec::new(), Links::new());
     if !stack.is_empty() {
-        merged(stack, &stack.root().unwrap(), "", &mut lines);
+        merged(stack, &stack.root(), "", &mut lines);
     }
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     lines.into_iter().map(|(path, line, id)| finish(&path, line, id, &mut links)).collect()
