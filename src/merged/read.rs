@@ -1,6 +1,6 @@
 //! Looking into the tree: attributes, listings, symlinks, walks.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -164,6 +164,18 @@ impl Tree {
         let path = path.as_ref();
         let node = self.core.resolve(bytes(path), Follow::Last).during("open directory", path)?;
         self.core.read_dir(&node).during("read directory", path)
+    }
+
+    /// As [`read_dir`](Self::read_dir), the names alone. Where owners are recorded, only looking at a
+    /// file tells of what kind it is; here none is looked at.
+    ///
+    /// # Errors
+    /// As [`read_dir`](Self::read_dir).
+    pub fn read_names(&self, path: impl AsRef<Path>) -> Result<Vec<OsString>> {
+        let path = path.as_ref();
+        let node = self.core.resolve(bytes(path), Follow::Last).during("open directory", path)?;
+        let entries = self.core.list(&node).during("read directory", path)?;
+        Ok(entries.iter().map(|entry| OsStr::from_bytes(&entry.name).to_os_string()).collect())
     }
 
     /// The bytes that a symlink holds.

@@ -1,16 +1,18 @@
 //! Files of containers and images: listed, written out, described.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use overlay2::merged::{EntryKind, Metadata, Tree};
 use overlay2::{Driver, LayerOrigin, LayerPath, escape_bytes};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::args::look::{Cat, Ls, Stat};
-use crate::output::{Output, name, short, visible};
+use crate::output::{Lines, Output, name, short, visible};
 use crate::place::Place;
 use crate::{Failure, each};
 
@@ -18,88 +20,145 @@ use crate::{Failure, each};
 struct Shown {
     /// Its name, or the path that was asked for.
     name: Vec<u8>,
-    path: PathBuf,
+    /// The directory of that name.
+    around: Option<Rc<Path>>,
     metadata: Metadata,
     /// Where a symlink leads.
     target: Option<Vec<u8>>,
 }
 
+/// What is listed at a path.
+enum Listed {
+    /// What lies there itself.
+    Itself,
+    /// The names in the directory there.
+    Names(Vec<OsString>),
+}
+
 pub(crate) fn ls(driver: &Driver, out: &Output, ls: &Ls) -> Result<(), Failure> {
-    let (mut values, mut lines) = (Vec::new(), Vec::new());
+    if out.is_json() {
+        return ls_as_json(driver, out, ls);
+    }
+    let mut lines = Lines::new();
     let result = each(&ls.places, |typed| {
         let place = Place::find(driver, typed)?;
-        let opened = driver.read_tree(&place.name)?;
-        let listed = list(opened.tree(), &place.path(), ls)?;
-        if ls.places.len() > 1 && !out.is_json() {
-            let gap: &[u8] = if lines.is_empty() { b"" } else { b"\n" };
-            lines.push([gap, &name(typed.as_bytes()), b":"].concat());
+        let (opened, path) = (driver.read_tree(&place.name)?, place.path());
+        let listed = list(opened.tree(), &path, ls)?;
+        let described = match ls.long {
+            true => Some(describe_all(opened.tree(), &path, &listed)?),
+            false => None,
+        };
+        if ls.places.len() > 1 {
+            lines.heading(&name(typed.as_bytes()));
         }
-        if ls.long {
-            lines.extend(long(&listed));
-        } else {
-            lines.extend(listed.iter().map(|one| name(&one.name)));
+        match (described, listed) {
+            (Some(described), _) => long(&described, &mut lines)?,
+            (None, Listed::Itself) => lines.put(&name(path.as_os_str().as_bytes()))?,
+            (None, Listed::Names(names)) => {
+                names.iter().try_for_each(|one| lines.put(&name(one.as_bytes())))?;
+            }
         }
-        values.extend(listed.iter().map(|one| Value::Object(value(one))));
         Ok(())
     });
-    if result.is_ok() || !values.is_empty() {
-        out.raw_lines(&values, &lines)?;
+    lines.end(result.is_ok())?;
+    result
+}
+
+fn ls_as_json(driver: &Driver, out: &Output, ls: &Ls) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    let result = each(&ls.places, |typed| {
+        let place = Place::find(driver, typed)?;
+        let (opened, path) = (driver.read_tree(&place.name)?, place.path());
+        let listed = list(opened.tree(), &path, ls)?;
+        all.extend(describe_all(opened.tree(), &path, &listed)?);
+        Ok(())
+    });
+    if result.is_ok() || !all.is_empty() {
+        out.json(&Values(&all))?;
     }
     result
 }
 
-fn list(tree: &Tree, path: &Path, ls: &Ls) -> Result<Vec<Shown>, Failure> {
+fn list(tree: &Tree, path: &Path, ls: &Ls) -> Result<Listed, Failure> {
     // As `ls` does: a symlink to a directory is gone into, unless it is to be described.
     let follow = !ls.directory && !ls.long || path.as_os_str().as_bytes().ends_with(b"/");
     let metadata = if follow { tree.metadata(path)? } else { tree.symlink_metadata(path)? };
     if ls.directory || !metadata.is_dir() {
-        let itself = tree.symlink_metadata(path)?;
-        let name = path.as_os_str().as_bytes().to_vec();
-        return Ok(vec![shown(tree, name, path.to_path_buf(), itself)?]);
+        return Ok(Listed::Itself);
     }
-    let mut listed = Vec::new();
-    for entry in tree.read_dir(path)? {
-        if entry.name_bytes().starts_with(b".") && !ls.all {
-            continue;
-        }
-        let full = path.join(entry.file_name());
-        let metadata = tree.symlink_metadata(&full)?;
-        listed.push(shown(tree, entry.name_bytes().to_vec(), full, metadata)?);
-    }
-    Ok(listed)
+    let mut names = tree.read_names(path)?;
+    names.retain(|name| ls.all || !name.as_bytes().starts_with(b"."));
+    Ok(Listed::Names(names))
 }
 
-fn shown(tree: &Tree, name: Vec<u8>, path: PathBuf, metadata: Metadata) -> Result<Shown, Failure> {
+fn describe_all(tree: &Tree, path: &Path, listed: &Listed) -> Result<Vec<Shown>, Failure> {
+    let names = match listed {
+        Listed::Itself => return Ok(vec![Shown::at(tree, path)?]),
+        Listed::Names(names) => names,
+    };
+    let around: Rc<Path> = path.into();
+    let described = names.iter().map(|name| {
+        let (metadata, target) = seen(tree, &path.join(name))?;
+        let name = name.as_bytes().to_vec();
+        Ok(Shown { name, around: Some(Rc::clone(&around)), metadata, target })
+    });
+    described.collect()
+}
+
+/// The attributes of a path itself, and where it leads if it is a symlink.
+fn seen(tree: &Tree, path: &Path) -> Result<(Metadata, Option<Vec<u8>>), Failure> {
+    let metadata = tree.symlink_metadata(path)?;
     let target = match metadata.is_symlink() {
-        true => Some(tree.read_link(&path)?.into_os_string().as_bytes().to_vec()),
+        true => Some(tree.read_link(path)?.into_os_string().into_vec()),
         false => None,
     };
-    Ok(Shown { name, path, metadata, target })
+    Ok((metadata, target))
+}
+
+impl Shown {
+    fn at(tree: &Tree, path: &Path) -> Result<Self, Failure> {
+        let (metadata, target) = seen(tree, path)?;
+        Ok(Self { name: path.as_os_str().as_bytes().to_vec(), around: None, metadata, target })
+    }
+
+    fn path(&self) -> PathBuf {
+        let name = OsStr::from_bytes(&self.name);
+        self.around.as_ref().map_or_else(|| PathBuf::from(name), |around| around.join(name))
+    }
+
+    /// What stands in columns of a line: links, owner, group and size.
+    fn columns(&self) -> [String; 4] {
+        let metadata = &self.metadata;
+        let size = match metadata.kind() {
+            EntryKind::CharDevice | EntryKind::BlockDevice => {
+                metadata.device().to_string().replace(':', ", ")
+            }
+            _ => metadata.len().to_string(),
+        };
+        let links = metadata.nlink().to_string();
+        [links, metadata.uid().to_string(), metadata.gid().to_string(), size]
+    }
+}
+
+/// What JSON has of files in a list, made one after the other.
+struct Values<'a>(&'a [Shown]);
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(value))
+    }
 }
 
 /// Lines as `ls -l` prints them, with numbers for owners and times in UTC.
-fn long(listed: &[Shown]) -> Vec<Vec<u8>> {
-    let columns: Vec<[String; 4]> = listed
-        .iter()
-        .map(|Shown { metadata, .. }| {
-            let size = match metadata.kind() {
-                EntryKind::CharDevice | EntryKind::BlockDevice => {
-                    metadata.device().to_string().replace(':', ", ")
-                }
-                _ => metadata.len().to_string(),
-            };
-            let links = metadata.nlink().to_string();
-            [links, metadata.uid().to_string(), metadata.gid().to_string(), size]
-        })
-        .collect();
+fn long(listed: &[Shown], lines: &mut Lines) -> io::Result<()> {
     let mut widths = [0; 4];
-    for row in &columns {
-        widths.iter_mut().zip(row).for_each(|(width, text)| *width = text.len().max(*width));
+    for one in listed {
+        let columns = one.columns();
+        widths.iter_mut().zip(columns).for_each(|(width, text)| *width = text.len().max(*width));
     }
-    let mut lines = Vec::new();
-    for (one, row) in listed.iter().zip(&columns) {
+    for one in listed {
         let mut line = mode_text(&one.metadata).into_bytes();
-        for (width, text) in widths.iter().zip(row) {
+        for (width, text) in widths.iter().zip(one.columns()) {
             line.extend(format!(" {text:>width$}").into_bytes());
         }
         let time = one.metadata.modified().rfc3339();
@@ -110,9 +169,9 @@ fn long(listed: &[Shown]) -> Vec<Vec<u8>> {
             line.extend(b" -> ");
             line.extend(name(target));
         }
-        lines.push(line);
+        lines.put(&line)?;
     }
-    lines
+    Ok(())
 }
 
 /// Type and permissions as `ls -l` has them: `drwxr-sr-x`.
@@ -159,7 +218,7 @@ fn value(one: &Shown) -> Map<String, Value> {
     let metadata = &one.metadata;
     let mut fields = Map::new();
     let mut put = |key: &str, value: Value| drop(fields.insert(key.to_owned(), value));
-    put("path", absolute(&one.path).into());
+    put("path", absolute(&one.path()).into());
     put("name", escape_bytes(&one.name).into());
     put("kind", kind_name(metadata.kind()).into());
     put("mode", format!("{:04o}", metadata.mode()).into());
@@ -240,12 +299,7 @@ fn describe(
     let opened = driver.read_tree(&place.name)?;
     let tree = opened.tree();
     let path = resolved(tree, &place.path(), follow)?;
-    let one = shown(
-        tree,
-        path.as_os_str().as_bytes().to_vec(),
-        path.clone(),
-        tree.symlink_metadata(&path)?,
-    )?;
+    let one = Shown::at(tree, &path)?;
     let mut xattrs = Vec::new();
     for name in tree.xattr_names(&path)? {
         let value = tree.xattr(&path, &name)?.unwrap_or_default();

@@ -114,6 +114,47 @@ impl Output {
     }
 }
 
+/// Lines that are printed one by one; headings among them once a line follows.
+pub(crate) struct Lines {
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    /// Those after which no line came yet.
+    headings: Vec<u8>,
+    has_heading: bool,
+    has_line: bool,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        let out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        Self { out, headings: Vec::new(), has_heading: false, has_line: false }
+    }
+
+    /// `TEXT:`, an empty line before it where it is not the first.
+    pub(crate) fn heading(&mut self, text: &[u8]) {
+        if std::mem::replace(&mut self.has_heading, true) {
+            self.headings.push(b'\n');
+        }
+        self.headings.extend_from_slice(text);
+        self.headings.extend_from_slice(b":\n");
+    }
+
+    /// Prints a line, whose bytes need not be UTF-8.
+    pub(crate) fn put(&mut self, line: &[u8]) -> io::Result<()> {
+        self.out.write_all(&std::mem::take(&mut self.headings))?;
+        self.has_line = true;
+        self.out.write_all(line)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Prints what is left. Where something failed and there was no line, the headings are not.
+    pub(crate) fn end(mut self, succeeded: bool) -> io::Result<()> {
+        if succeeded || self.has_line {
+            self.out.write_all(&self.headings)?;
+        }
+        self.out.flush()
+    }
+}
+
 /// A file that results go to, or standard output for `-`; it is begun when there is something to
 /// write, and has its name once all is written, so that what fails changes nothing.
 pub(crate) struct Target<'a> {
@@ -182,7 +223,10 @@ pub(crate) fn text_of(path: &Path) -> String {
 /// A name as it is printed: as it is into a pipe, and with what would upset a terminal escaped on
 /// one (`\xFF`).
 pub(crate) fn name(bytes: &[u8]) -> Vec<u8> {
-    if io::stdout().is_terminal() { visible(bytes).into_bytes() } else { bytes.to_vec() }
+    static TERMINAL: OnceLock<bool> = OnceLock::new();
+    // Asked once, for there may be many names.
+    let terminal = *TERMINAL.get_or_init(|| io::stdout().is_terminal());
+    if terminal { visible(bytes).into_bytes() } else { bytes.to_vec() }
 }
 
 /// Bytes as text: control characters, and bytes that are no UTF-8, as `\xNN`.
