@@ -122,9 +122,9 @@ impl Driver {
         let name: Reference = name.parse()?;
         let (chain, config) = match base {
             Base::Image(text) => {
-                let image = self.store.find_image(text)?;
-                let config = self.store.image_config(&image.record.id)?;
-                let leased = image.record.chain.as_ref().map(|chain| self.chain(chain));
+                let (image, _) = self.store.image_called(text)?;
+                let config = self.store.image_config(&image.id)?;
+                let leased = image.chain.as_ref().map(|chain| self.chain(chain));
                 (leased.transpose()?, Some(config))
             }
             Base::Chain(chain) => (Some(self.chain(chain)?), None),

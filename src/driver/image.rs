@@ -93,7 +93,7 @@ impl Driver {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is no such image.
     pub fn history(&self, image: &str) -> Result<Vec<HistoryStep>> {
-        let record = self.store.find_image(image)?.record;
+        let (record, _) = self.store.image_called(image)?;
         Ok(self.steps(&record)?.into_iter().map(|(_, step)| step).collect())
     }
 
@@ -106,7 +106,7 @@ impl Driver {
     /// # Errors
     /// As [`history`](Self::history); an error that names the file where one cannot be read.
     pub fn history_wasted(&self, image: &str, watch: Watch<'_>) -> Result<Vec<WastedStep>> {
-        let record = self.store.find_image(image)?.record;
+        let (record, _) = self.store.image_called(image)?;
         let _lease = self.keep(record.chain.as_ref())?;
         let composed = self.compose(record.chain.as_ref())?;
         let parts = composed.segments().map(|keys| self.open_keys(keys));
@@ -167,9 +167,11 @@ impl Driver {
     /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) where a container uses it, or a mount that
     /// something else made shows a layer that only it uses; the message names them.
     pub fn remove_image(&self, image: &str, watch: Watch<'_>) -> Result<RemovedImage> {
-        match self.store.find_image(image) {
-            Ok(found) => {
-                if let (Some(chain), [] | [_]) = (&found.record.chain, found.names.as_slice()) {
+        match self.store.image_called(image) {
+            Ok((found, _)) => {
+                if let Some(chain) = &found.chain
+                    && !self.store.has_several_names(&found.id)?
+                {
                     self.refuse_shown(chain, false, &format!("image {image}"))?;
                 }
             }

@@ -13,7 +13,7 @@ use crate::digest::DiffId;
 use crate::error::Result;
 use crate::image::parse_config;
 use crate::percent::{escape_bytes, shown_path_if_any};
-use crate::store::{ContainerRecord, Image};
+use crate::store::{ContainerRecord, ImageRecord};
 
 /// All that is known of an image or a container; its JSON form is that of `docker inspect`.
 #[non_exhaustive]
@@ -157,8 +157,7 @@ impl Driver {
         })
     }
 
-    fn inspect_image(&self, image: &Image) -> Result<Inspection> {
-        let record = &image.record;
+    fn inspect_image(&self, record: &ImageRecord) -> Result<Inspection> {
         let bytes = self.store.image_config(&record.id)?;
         let config = parse_config(&bytes)?;
         let run: Option<Value> = serde_json::from_slice(&bytes)
@@ -170,7 +169,7 @@ impl Driver {
         Ok(Inspection {
             id: record.id.to_string(),
             name: None,
-            repo_tags: Some(image.names.clone()),
+            repo_tags: Some(self.store.names_of(&record.id)?),
             created: config.created,
             image: None,
             state: None,

@@ -199,7 +199,7 @@ impl Driver {
     /// As [`mount`](Self::mount).
     pub fn view(&self, base: &Base) -> Result<MountedView> {
         let chain = match base {
-            Base::Image(text) => self.store.find_image(text)?.record.chain,
+            Base::Image(text) => self.store.image_called(text)?.0.chain,
             Base::Chain(chain) => Some(*chain),
         };
         let lease = self.keep(chain.as_ref())?;

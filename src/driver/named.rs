@@ -3,12 +3,12 @@
 use super::Driver;
 use crate::digest::ChainId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ContainerRecord, Image};
+use crate::store::{ContainerRecord, ImageRecord};
 
 /// What has a tree.
 pub(super) enum Named {
     Container(ContainerRecord),
-    Image(Image),
+    Image(ImageRecord),
     Chain(ChainId),
 }
 
@@ -17,7 +17,7 @@ impl Named {
     pub(super) fn chain(&self) -> Option<&ChainId> {
         match self {
             Self::Container(record) => record.chain.as_ref(),
-            Self::Image(image) => image.record.chain.as_ref(),
+            Self::Image(image) => image.chain.as_ref(),
             Self::Chain(chain) => Some(chain),
         }
     }
@@ -27,7 +27,7 @@ impl Named {
     pub(super) fn image(&self) -> Option<crate::digest::Digest> {
         match self {
             Self::Container(record) => record.image,
-            Self::Image(image) => Some(image.record.id),
+            Self::Image(image) => Some(image.id),
             Self::Chain(_) => None,
         }
     }
@@ -42,8 +42,8 @@ impl Driver {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        match self.store.find_image(text) {
-            Ok(image) => return Ok(Named::Image(image)),
+        match self.store.image_called(text) {
+            Ok((image, _)) => return Ok(Named::Image(image)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Driver, NewFile};
 use crate::changeset::reassemble;
 use crate::compression::Compression;
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     ImageToWrite, LayerSource, Reference, WriteOptions, write_docker_archive, write_oci_tar,
@@ -51,18 +51,11 @@ impl Driver {
         options: &SaveOptions,
         watch: Watch<'_>,
     ) -> Result<()> {
-        let found = self.store.find_image(image)?;
+        let (record, name) = self.store.image_called(image)?;
         // An image keeps its layers; this keeps the image.
-        let _lease = self.store.lease_image(&found.record.id)?;
-        let config = self.store.image_config(&found.record.id)?;
-        let mut names: Vec<Reference> =
-            found.names.iter().filter_map(|name| name.parse().ok()).collect();
-        // Asked for by one of its names, it has that one there, as `docker save` does it.
-        if let Ok(asked) = image.parse::<Reference>()
-            && names.contains(&asked)
-        {
-            names = vec![asked];
-        }
+        let _lease = self.store.lease_image(&record.id)?;
+        let config = self.store.image_config(&record.id)?;
+        let names = self.names_to_save(&record.id, image, name.as_deref())?;
         let images = [ImageToWrite { config: &config, names: &names }];
         let source = Layers { driver: self, watch };
         let how = WriteOptions::default().compression(options.compression).watch(watch);
@@ -85,10 +78,31 @@ impl Driver {
         watch: Watch<'_>,
     ) -> Result<()> {
         // What is not there to be saved makes no file.
-        self.store.find_image(image)?;
+        self.store.image_called(image)?;
         let mut out = NewFile::create(path)?;
         self.save(image, &mut out, options, watch)?;
         out.commit(self.store.durability())
+    }
+
+    /// The names under which an image is saved that was asked for as `asked`, and found by `name`.
+    fn names_to_save(
+        &self,
+        id: &Digest,
+        asked: &str,
+        name: Option<&str>,
+    ) -> Result<Vec<Reference>> {
+        let parse = |name: &str| name.parse::<Reference>().ok();
+        let asked = parse(asked);
+        // Asked for by one of its names, it has that one there, as `docker save` does it.
+        if let Some(asked) = asked.clone().filter(|_| name.and_then(parse) == asked) {
+            return Ok(vec![asked]);
+        }
+        let names = self.store.names_of(id)?;
+        let names: Vec<_> = names.iter().filter_map(|name| parse(name)).collect();
+        Ok(match asked.filter(|asked| names.contains(asked)) {
+            Some(asked) => vec![asked],
+            None => names,
+        })
     }
 
     fn base_layer(&self, diff_id: &DiffId) -> Result<LeasedLayer> {

@@ -154,10 +154,13 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where its record is malformed.
     pub fn image(&self, id: &Digest) -> Result<Option<Image>> {
-        let Some(record) = self.read_record(Object::Image(*id), IMAGE_FILE)? else {
-            return Ok(None);
-        };
+        let Some(record) = self.image_record(id)? else { return Ok(None) };
         Ok(Some(Image { record, names: self.names_of(id)? }))
+    }
+
+    /// What is known of an image, its names not read.
+    pub(super) fn image_record(&self, id: &Digest) -> Result<Option<ImageRecord>> {
+        self.read_record(Object::Image(*id), IMAGE_FILE)
     }
 
     /// All images, sorted by ID.

@@ -8,7 +8,7 @@ use super::broken::unless_broken;
 use super::hold::{Held, touch, wait_exclusive};
 use super::image::Image;
 use super::layout::{IMAGE_NAMES, IMAGES, NAMES, Object, STAGING};
-use super::record::{self, NameRecord, Unread};
+use super::record::{self, ImageRecord, NameRecord, Unread};
 use super::users::is_no_directory;
 use crate::digest::{ChainId, Digest};
 use crate::error::{Context, Error, ErrorKind, Result, Subject};
@@ -177,7 +177,18 @@ impl Store {
     }
 
     /// The names of one image, sorted.
-    pub(super) fn names_of(&self, id: &Digest) -> Result<Vec<String>> {
+    pub(crate) fn names_of(&self, id: &Digest) -> Result<Vec<String>> {
+        self.some_names_of(id, usize::MAX)
+    }
+
+    /// Whether an image has more names than one.
+    #[cfg(feature = "image")]
+    pub(crate) fn has_several_names(&self, id: &Digest) -> Result<bool> {
+        Ok(self.some_names_of(id, 2)?.len() > 1)
+    }
+
+    /// Names of one image, sorted: all of them, or as many as are asked for.
+    pub(super) fn some_names_of(&self, id: &Digest, most: usize) -> Result<Vec<String>> {
         let path = crate::LayerPath::parse(id.hex().as_bytes())?.join(IMAGE_NAMES);
         let listed = self.top(IMAGES).descend(&path).and_then(|dir| dir.entries());
         let entries = match listed {
@@ -189,6 +200,9 @@ impl Store {
         for entry in entries {
             let record = unless_broken(self.read_name(&entry.name))?;
             names.extend(record.filter(|record| record.image == *id).map(|record| record.name));
+            if names.len() == most {
+                break;
+            }
         }
         names.sort_unstable();
         Ok(names)
@@ -204,8 +218,17 @@ impl Store {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] where the start of an ID is that of
     /// several images, which the message lists.
     pub fn find_image(&self, text: &str) -> Result<Image> {
-        let (id, _) = self.resolve_image(text)?;
-        self.image(&id)?.ok_or_else(|| no_image(text))
+        let (record, _) = self.image_called(text)?;
+        let names = self.names_of(&record.id)?;
+        Ok(Image { record, names })
+    }
+
+    /// The record of the image that is meant, and the name by which it was found, where that was a
+    /// name; as [`find_image`](Self::find_image) finds it, whose other names are not read.
+    pub(crate) fn image_called(&self, text: &str) -> Result<(ImageRecord, Option<String>)> {
+        let (id, name) = self.resolve_image(text)?;
+        let record = self.image_record(&id)?.ok_or_else(|| no_image(text))?;
+        Ok((record, name))
     }
 
     /// The ID of the image that is meant, as [`find_image`](Self::find_image) finds it, and no more.
@@ -252,15 +275,18 @@ impl Store {
         let (id, name) = self.resolve_image(text)?;
         let object = Object::Image(id);
         let (held, names) = loop {
-            let names = self.names_of(&id)?;
+            // However many there are, two tell that it has several.
+            let names = self.some_names_of(&id, 2)?;
             if names.len() > 1 {
-                let name = name.ok_or_else(|| several_names(text, &names))?;
+                let Some(name) = name else {
+                    return Err(several_names(text, &self.names_of(&id)?));
+                };
                 self.untag(&name)?;
                 return Ok(RemovedImage::Untagged { name });
             }
             let held = self.claim_unused(object)?;
             // One more may have been given until now; none can be any more.
-            if self.names_of(&id)? == names {
+            if self.some_names_of(&id, 2)? == names {
                 break (held, names);
             }
         };

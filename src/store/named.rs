@@ -101,7 +101,8 @@ impl Store {
         let Attempt::Held(held) = self.claim(object, patience())? else {
             return Ok(());
         };
-        if !self.names_of(id)?.is_empty() || !self.live_users(object, &held, 1)?.is_empty() {
+        if !self.some_names_of(id, 1)?.is_empty() || !self.live_users(object, &held, 1)?.is_empty()
+        {
             return Ok(());
         }
         self.discard(object)?;
