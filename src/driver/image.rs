@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::Driver;
+use super::usage::Weights;
 use crate::changeset::{self, Shadowed};
 use crate::digest::{ChainId, Digest};
 use crate::error::{ErrorKind, Result};
@@ -67,13 +68,14 @@ impl Driver {
     /// As the operating system has them.
     pub fn images(&self) -> Result<Vec<ImageSummary>> {
         let images = self.store.images()?;
+        let mut weights = Weights::default();
         let mut images: Vec<_> =
-            images.iter().map(|image| self.summary(image)).collect::<Result<_>>()?;
+            images.iter().map(|image| self.summary(image, &mut weights)).collect::<Result<_>>()?;
         images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.names.cmp(&b.names)));
         Ok(images)
     }
 
-    fn summary(&self, image: &Image) -> Result<ImageSummary> {
+    fn summary(&self, image: &Image, weights: &mut Weights) -> Result<ImageSummary> {
         let record = &image.record;
         // Without its config it is listed all the same, and a check names it.
         let config = self.store.image_config(&record.id).and_then(|bytes| parse_config(&bytes));
@@ -82,7 +84,7 @@ impl Driver {
             id: record.id,
             names: image.names.clone(),
             created,
-            size: self.weight_of(record.chain.as_ref())?.0,
+            size: self.weight_of(record.chain.as_ref(), weights)?.0,
             layers: record.diff_ids.len(),
             chain_id: record.chain,
         })

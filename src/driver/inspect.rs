@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Driver;
 use super::compose::Composed;
 use super::named::{Named, nothing};
+use super::usage::Weights;
 use crate::digest::DiffId;
 use crate::error::Result;
 use crate::image::parse_config;
@@ -175,7 +176,7 @@ impl Driver {
             state: None,
             architecture: Some(config.architecture),
             os: Some(config.os),
-            size: Some(self.weight_of(record.chain.as_ref())?.0),
+            size: Some(self.weight_of(record.chain.as_ref(), &mut Weights::default())?.0),
             config: run,
             graph_driver: GraphDriver {
                 name: "overlay2",

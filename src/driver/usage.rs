@@ -1,6 +1,7 @@
 //! How much room everything takes.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -40,6 +41,10 @@ pub struct UsageRow {
     pub limits: Option<Quota>,
 }
 
+/// Bytes and inodes of layers whose records were read, for images that have them in common.
+#[derive(Default)]
+pub(super) struct Weights(HashMap<LayerKey, (u64, u64)>);
+
 impl Driver {
     /// The room that layers, images and containers take.
     ///
@@ -50,15 +55,17 @@ impl Driver {
     /// As the operating system has them.
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = Usage::default();
+        let mut weights = Weights::default();
         for key in self.store.layers()? {
             let Some(record) = self.readable(&key)? else { continue };
             let (size, inodes) = (record.diff_size, record.inodes);
+            weights.0.insert(key, (size, inodes));
             usage.layers.push(UsageRow { name: key.to_string(), size, inodes, limits: None });
         }
         for image in self.store.images()? {
             let id = image.record.id.to_string();
             let name = image.names.first().cloned().unwrap_or(id);
-            let (size, inodes) = self.weight_of(image.record.chain.as_ref())?;
+            let (size, inodes) = self.weight_of(image.record.chain.as_ref(), &mut weights)?;
             usage.images.push(UsageRow { name, size, inodes, limits: None });
         }
         for record in self.store.containers()? {
@@ -112,8 +119,12 @@ impl Driver {
         }
     }
 
-    /// Bytes and inodes in the layers of a stack.
-    pub(super) fn weight_of(&self, chain: Option<&ChainId>) -> Result<(u64, u64)> {
+    /// Bytes and inodes in the layers of a stack; `known` gets what was read.
+    pub(super) fn weight_of(
+        &self,
+        chain: Option<&ChainId>,
+        known: &mut Weights,
+    ) -> Result<(u64, u64)> {
         let mut weight = (0, 0);
         let Some(chain) = chain else { return Ok(weight) };
         let mut seen = HashSet::new();
@@ -129,9 +140,14 @@ impl Driver {
             if !seen.insert(key) {
                 continue;
             }
-            if let Some(layer) = self.readable(&key)? {
-                weight = (weight.0 + layer.diff_size, weight.1 + layer.inodes);
-            }
+            let (size, inodes) = match known.0.entry(key) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    let layer = self.readable(&key)?;
+                    *unknown.insert(layer.map_or((0, 0), |layer| (layer.diff_size, layer.inodes)))
+                }
+            };
+            weight = (weight.0 + size, weight.1 + inodes);
         }
         Ok(weight)
     }
