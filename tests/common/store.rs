@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::image::{Compression, TestImage};
 use super::need;
 
 /// An empty store in a scratch directory; both go, unmounted, when it is dropped.
@@ -271,4 +272,16 @@ impl Podman {
         command.args(["--storage-driver", "overlay", "--log-level", "error"]).args(args);
         need::run(command.env("TMPDIR", place).env("HOME", place))
     }
+}
+
+/// The image of [`tiny`].
+pub const TINY: &str = "example.test/tiny:latest";
+
+/// A store with an image of one file, and a container `c` on it.
+pub fn tiny(options: &[&str]) -> Store {
+    let store = Store::new();
+    let image = TestImage::tiny(TINY);
+    assert_eq!(store.load(&image.write_oci(&store.scratch().join("tiny"), Compression::Raw)), TINY);
+    store.ok(["create", "--name", "c"].iter().chain(options).chain(&[TINY]));
+    store
 }
