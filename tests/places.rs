@@ -12,6 +12,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -171,6 +172,34 @@ fn a_full_disk_is_emptied_by_removing() {
     assert_eq!((before, left), (10, 0));
     // What was held back is held back again.
     fs::remove_file(disk.join("fill0")).unwrap();
+    store.ok(["gc"]);
+    assert_eq!(fs::metadata(store.root().join("ballast")).unwrap().len(), 1 << 20);
+    store.ok(["check"]);
+}
+
+/// A full btrfs has no room for a name in the trash, but for deleting.
+#[test]
+fn a_full_btrfs_is_emptied_by_removing() {
+    require!(
+        need::is_root() && !need::in_user_namespace(),
+        Lack::Root("only root mounts other file systems")
+    );
+    require_tool!("mkfs.btrfs");
+    let bed = Store::new();
+    let [image, disk, archive] =
+        ["disk.img", "disk", "image.tar"].map(|name| bed.scratch().join(name));
+    mount_new(&image, 120 << 20, &["mkfs.btrfs", "-q", "--mixed"], &disk);
+    TestImage::tiny(TINY).write_docker_archive(&archive);
+    let store = Store::at(disk.join("store"));
+    store.load(&archive);
+    store.ok(["create", "--name", "a", TINY]);
+    let upper = store.json(["inspect", "a"])[0]["GraphDriver"]["Data"]["UpperDir"].clone();
+    let mut file = fs::File::create(Path::new(upper.as_str().unwrap()).join("fill")).unwrap();
+    let block = vec![7; 64 << 10];
+    while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
+    drop(file);
+    store.ok(["rm", "a"]);
+    store.ok(["rmi", TINY]);
     store.ok(["gc"]);
     assert_eq!(fs::metadata(store.root().join("ballast")).unwrap().len(), 1 << 20);
     store.ok(["check"]);

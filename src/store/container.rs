@@ -470,7 +470,7 @@ impl ContainerLock {
             .hint("unmount it first"));
         }
         let object = Object::Container(record.id);
-        let trash = store.discard(object)?;
+        let trash = store.discard_container(record.id, held.dir())?;
         store.sync_top(CONTAINERS)?;
         store.forget_container_name(&record.name, &record.id)?;
         store.release(object, record.base().into_iter().collect())?;
