@@ -67,6 +67,69 @@ const ROWS: &[Row] = &[
         sees: "e:700 e/y=y etc etc/x=x",
     },
     Row {
+        name: "e19_implied_and_then_the_link_again",
+        below: |layer| layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib"),
+        above: |layer| layer.file("lib/foo", 0o644, "foo").symlink("lib", "usr/lib"),
+        sees: "lib>usr/lib usr usr/lib usr/lib/foo=foo",
+    },
+    Row {
+        name: "e19_marks_in_what_is_replaced",
+        below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "/etc"),
+        above: |layer| layer.whiteout("e/x").file("e/y", 0o644, "y").file("e", 0o644, "file"),
+        sees: "e=file etc etc/y=y",
+    },
+    Row {
+        name: "e23_by_its_own_path_and_then_through_a_link",
+        below: |layer| layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib"),
+        above: |layer| layer.file("usr/lib/foo", 0o644, "own").file("lib/foo", 0o644, "through"),
+        sees: "lib>usr/lib usr usr/lib usr/lib/foo=through",
+    },
+    Row {
+        name: "e23_through_a_link_and_then_by_its_own_path",
+        below: |layer| layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib"),
+        above: |layer| layer.file("lib/foo", 0o644, "through").file("usr/lib/foo", 0o644, "own"),
+        sees: "lib>usr/lib usr usr/lib usr/lib/foo=own",
+    },
+    Row {
+        name: "e23_directories_by_two_names",
+        below: |layer| layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib"),
+        above: |layer| layer.dir("usr/lib/d", 0o700).dir("lib/d", 0o711).dir("lib/e", 0o700),
+        sees: "lib>usr/lib usr usr/lib usr/lib/d:711 usr/lib/e:700",
+    },
+    Row {
+        name: "e21_e23_hard_links_to_one_file_by_two_names",
+        below: |layer| layer.dir("etc", 0o755).file("etc/p", 0o644, "p").symlink("e", "/etc"),
+        above: |layer| {
+            let layer = layer.file("etc/f", 0o644, "1").hard_link("a", "etc/f", 0o644);
+            layer
+                .file("e/f", 0o644, "2")
+                .hard_link("b", "etc/f", 0o644)
+                .file("etc/g", 0o644, "g")
+                .hard_link("e/g", "etc/p", 0o644)
+        },
+        sees: "a=1 b=2 e>/etc etc etc/f=2 etc/g=p etc/p=p",
+    },
+    Row {
+        name: "e19_a_directory_deleted_through_a_link_and_a_file_in_it",
+        below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "."),
+        above: |layer| layer.whiteout("etc/x").whiteout("e/etc").file("y", 0o644, "y"),
+        sees: "e>. y=y",
+    },
+    Row {
+        name: "e21_e23_a_link_to_nothing_is_replaced_through_a_link",
+        below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "/etc"),
+        above: |layer| layer.hard_link("etc/d", "none", 0o644).dir("e/d", 0o700),
+        sees: "e>/etc etc etc/d:700 etc/x=x",
+    },
+    Row {
+        name: "e23_through_a_link_before_a_file_and_a_directory",
+        below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "/etc"),
+        above: |layer| {
+            layer.file("e/d/x", 0o644, "x").file("etc/d", 0o644, "file").dir("etc/d", 0o700)
+        },
+        sees: "e>/etc etc etc/d:700 etc/x=x",
+    },
+    Row {
         name: "e20_opaque_over_a_link",
         below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "etc"),
         above: |layer| layer.opaque("e"),

@@ -9,6 +9,7 @@ use super::digesting::Seen;
 use super::entries::EntriesWriter;
 use super::entry::called;
 use super::limits::ApplyLimits;
+use super::links_below::LinksBelow;
 use super::reader::TarReader;
 use super::split::SplitWriter;
 use super::tree::Tree;
@@ -52,6 +53,8 @@ pub struct ApplyOptions<'a> {
     pub threads: usize,
     /// Those threads, where several changesets share them.
     pub(crate) workers: Option<&'a Workers>,
+    /// Symlinks of the layers below that entries lead through, where those are known.
+    pub(crate) links_below: Option<&'a LinksBelow>,
 }
 
 impl ApplyOptions<'_> {
@@ -69,6 +72,7 @@ impl ApplyOptions<'_> {
             watch: Watch::new(),
             threads: 0,
             workers: None,
+            links_below: None,
         }
     }
 }
@@ -180,6 +184,7 @@ fn unpack(
     let entries = options.side.map(EntriesWriter::new).transpose()?;
     let attach = Attach::new(options.namespace, options.ownership, entries);
     let mut unpack = Unpack::new(dir, attach, options.limits.clone(), split, workers);
+    unpack.links_below = options.links_below;
     unpack.disinherit()?;
     let made = make_all(&mut unpack, &mut tar, options, read);
     unpack.settle();

@@ -17,6 +17,7 @@ use crate::sys::xattr::Target;
 impl Unpack<'_> {
     /// Writes what could only be decided once the whole changeset was seen.
     pub(super) fn finish(&mut self) -> Result<Assumptions> {
+        let replaced = self.tree.replaced();
         let links = self.late_links()?;
         let mut unwritten = Vec::new();
         for node in self.tree.nodes() {
@@ -46,7 +47,7 @@ impl Unpack<'_> {
         for paths in [&mut implied, &mut whited, &mut unwritten] {
             paths.sort();
         }
-        Ok(Assumptions { implied, whited, unwritten, links })
+        Ok(Assumptions { implied, whited, unwritten, replaced, links })
     }
 
     /// Finds out whether what lies below shows in a directory; its parent's turn was before.

@@ -45,6 +45,24 @@ impl Default for ApplyLimits {
     }
 }
 
+impl ApplyLimits {
+    /// For a changeset that was within the limits when it was applied first. Symlinks below may lead
+    /// each of its entries through directories of their own, so marks are still bounded.
+    pub(crate) fn once_more() -> Self {
+        Self {
+            entries: u64::MAX,
+            bytes: u64::MAX,
+            file_bytes: u64::MAX,
+            path_bytes: usize::MAX,
+            depth: usize::MAX,
+            header_bytes: u64::MAX,
+            attribute_bytes: u64::MAX,
+            sparse_runs: usize::MAX,
+            ..Self::default()
+        }
+    }
+}
+
 /// Fails where `value` is above `limit`.
 pub(super) fn check<T: PartialOrd + std::fmt::Display>(
     value: T,

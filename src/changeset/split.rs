@@ -171,6 +171,12 @@ impl SplitReader {
     }
 }
 
+/// Whether entries of a changeset replaced what earlier ones had made; by what is kept beside it.
+pub(crate) fn has_replaced(side: &Dir) -> Result<bool> {
+    let there = side.stat_if_exists(REPLACED.as_bytes()).during("look up", REPLACED)?;
+    Ok(there.is_some())
+}
+
 /// Writes the changeset again from a layer directory and what was kept beside it.
 ///
 /// Gives the digest and length of what was written, which the caller compares with the diff ID.

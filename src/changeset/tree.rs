@@ -59,6 +59,8 @@ pub(super) struct Attributes {
 pub(super) struct Tree {
     directories: Vec<Directory>,
     by_path: HashMap<LayerPath, Node>,
+    /// Directories that were only implied when something replaced them.
+    replaced: BTreeSet<LayerPath>,
     marks: u64,
     limit: u64,
 }
@@ -71,7 +73,7 @@ impl Tree {
     pub(super) fn new(limit: u64) -> Self {
         let root = Directory::new(LayerPath::root(), None);
         let by_path = HashMap::from([(LayerPath::root(), Self::ROOT)]);
-        Self { directories: vec![root], by_path, marks: 0, limit }
+        Self { directories: vec![root], by_path, replaced: BTreeSet::new(), marks: 0, limit }
     }
 
     /// The directory at `path`.
@@ -121,18 +123,54 @@ impl Tree {
 
     /// Forgets a directory that was replaced, with all beneath it.
     pub(super) fn forget(&mut self, node: Node) {
-        let mut pending = vec![node];
-        while let Some(node) = pending.pop() {
+        let mut pending = vec![(node, true)];
+        while let Some((node, shows_below)) = pending.pop() {
             let directory = self.get_mut(node);
             if directory.replaced {
                 continue;
             }
             directory.replaced = true;
-            directory.whiteouts.clear();
-            pending.append(&mut directory.children);
             let path = directory.path.clone();
+            let is_implied = !directory.is_explicit();
+            let is_clear = shows_below && !directory.opaque;
+            let whiteouts = std::mem::take(&mut directory.whiteouts);
+            for child in std::mem::take(&mut directory.children) {
+                let name = self.get(child).path.file_name();
+                let is_deleted = name.is_some_and(|name| whiteouts.contains(name));
+                pending.push((child, is_clear && !is_deleted));
+            }
             self.by_path.remove(&path);
+            if is_implied && shows_below {
+                self.replaced.insert(path);
+            }
         }
+    }
+
+    /// Directories that were only implied when something replaced them, those left out that the
+    /// changeset makes after all, or deletes below.
+    pub(super) fn replaced(&self) -> Vec<LayerPath> {
+        let mut known: HashMap<LayerPath, bool> = HashMap::new();
+        let mut replaced = Vec::new();
+        for path in &self.replaced {
+            let (mut at, mut way, mut is_deleted) = (path.clone(), Vec::new(), false);
+            while let Some((parent, name)) = at.split() {
+                if let Some(above) = known.get(&at) {
+                    is_deleted = *above;
+                    break;
+                }
+                let parent_node = self.find(&parent).map(|node| self.get(node));
+                way.push((parent_node.is_some_and(|node| node.whiteouts.contains(name)), at));
+                at = parent;
+            }
+            for (is_named, at) in way.into_iter().rev() {
+                is_deleted |= is_named;
+                known.insert(at, is_deleted);
+            }
+            if !is_deleted && self.find(path).is_none() {
+                replaced.push(path.clone());
+            }
+        }
+        replaced
     }
 
     /// The directories that are there, parents before what is beneath them.

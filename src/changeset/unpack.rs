@@ -13,6 +13,7 @@ use super::attributes::{Attach, Given};
 use super::entry::{Body, Entry};
 use super::header::invalid;
 use super::limits;
+use super::links_below::LinksBelow;
 use super::reader::TarReader;
 use super::split::SplitWriter;
 use super::tree::{Attributes, Node, Tree};
@@ -52,6 +53,8 @@ pub(super) struct Unpack<'a> {
     pub(super) failed: Option<Error>,
     /// Hard links whose target was not there yet, by their own path.
     pub(super) links: BTreeMap<LayerPath, LayerPath>,
+    /// Symlinks of the layers below that its entries lead through, where those are known.
+    pub(super) links_below: Option<&'a LinksBelow>,
     /// Bytes of the files' contents, holes included.
     pub(super) content_bytes: u64,
     /// Files that were made, whether or not a later entry replaced them.
@@ -76,6 +79,7 @@ impl<'a> Unpack<'a> {
             attach,
             split,
             links: BTreeMap::new(),
+            links_below: None,
             content_bytes: 0,
             files: 0,
             limits,
@@ -168,7 +172,9 @@ impl<'a> Unpack<'a> {
         }
         let Some((parent, name)) = path.split() else { return Ok(false) };
         let Some(node) = self.existing_directory(&parent)? else { return Ok(false) };
-        match self.handle(node)?.read_link(name) {
+        let dir = self.handle(node)?;
+        let at = self.tree.get(node).path.join(name);
+        match self.read_link(&dir, name, &at) {
             Ok(_) => Ok(true),
             Err(Errno::INVAL | Errno::NOENT) => Ok(false),
             Err(error) => Err(error).during("read link", path),
@@ -357,7 +363,7 @@ impl<'a> Unpack<'a> {
                 continue;
             }
             let dir = self.handle(node)?;
-            match dir.read_link(&name) {
+            match self.read_link(&dir, &name, &child) {
                 Ok(target) => {
                     hops += 1;
                     if hops > HOPS {

@@ -6,13 +6,16 @@
 //!
 //! The copy is made directory by directory from a list of jobs, without recursion. What is named
 //! where it really lies comes first; directories that turn out to be symlinks below are put off
-//! until all of that is there, and then win no name that is taken.
+//! until all of that is there. Where a name is taken then, or the changeset replaced what it had only
+//! implied, the copy comes to nothing: the changeset is to be applied once more, in its order
+//! ([`LinksBelow`]).
 
 mod assumed;
 mod below;
 mod hold;
 mod links;
 mod places;
+mod replaced;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +27,8 @@ use rustix::io::Errno;
 use super::Ownership;
 use super::attributes::Attach;
 use super::copy_tree::{Folder, Folders, Keep, copy_file};
-use crate::error::{Context, Result, Subject};
+use super::links_below::LinksBelow;
+use crate::error::{Context, ErrorKind, Result, Subject};
 use crate::format::lookup::Stack;
 use crate::format::opaque::Opaque;
 use crate::format::{Assumptions, whiteout};
@@ -42,6 +46,9 @@ use places::{From, Missing, Place, Places, View};
 pub(crate) struct VariantOptions<'a> {
     /// How owners are kept in this store; concerns directories that no layer describes.
     pub(crate) ownership: Ownership,
+    /// Entries of the changeset replaced others: only their order tells what was written through a
+    /// symlink below before that.
+    pub(crate) has_replaced: bool,
     /// What progress reports call the layer.
     pub(crate) subject: &'a str,
     /// Sees how far it is, and may stop it.
@@ -51,9 +58,10 @@ pub(crate) struct VariantOptions<'a> {
 /// Builds in `into`, which must be empty and nobody else's, the directory that shows on `below`
 /// what the changeset of `layer` does to it.
 ///
-/// It is a copy of the layer directory but for what `assumptions` names. Where one file is named
-/// both at its own path and through a symlink of the layers below, the one at its own path stays.
-/// Nothing is made durable here; what was made before a failure is left for the caller to remove.
+/// It is a copy of the layer directory but for what `assumptions` names. Where only the order of the
+/// changeset tells what is to be there, gives the symlinks below that the changeset has to be applied
+/// with instead; `into` is good for nothing then. Nothing is made durable here; what was made before a
+/// failure is left for the caller to remove.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`](crate::ErrorKind) where a hard link's target is missing, deleted or
@@ -67,12 +75,19 @@ pub(crate) fn resolve(
     below: &Stack,
     into: &Dir,
     options: &VariantOptions<'_>,
-) -> Result<()> {
+) -> Result<Option<LinksBelow>> {
     let mut builder = Builder::new(layer, assumptions, below, into, *options);
-    builder.copy()?;
-    builder.links(&assumptions.links)?;
+    let built = builder.build(assumptions);
     let Builder { mut layer, mut places, namespace, .. } = builder;
-    places.finish(&mut layer, &mut Attach::new(namespace, options.ownership, None))
+    // What makes no sense may have been replaced by the time.
+    let is_odd = built.as_ref().is_err_and(|error| error.kind() == ErrorKind::InvalidData);
+    let in_order = places.in_order || options.has_replaced || is_odd;
+    if in_order && !places.links_below.is_empty() {
+        return Ok(Some(places.links_below));
+    }
+    built?;
+    places.finish(&mut layer, &mut Attach::new(namespace, options.ownership, None))?;
+    Ok(None)
 }
 
 /// A directory of the layer, and what is assumed of it and beneath it.
@@ -123,6 +138,12 @@ impl<'a> Builder<'a> {
             entries: 0,
             bytes: 0,
         }
+    }
+
+    fn build(&mut self, assumptions: &Assumptions) -> Result<()> {
+        self.copy()?;
+        self.links(&assumptions.links)?;
+        self.replaced(&assumptions.replaced)
     }
 
     fn copy(&mut self) -> Result<()> {
@@ -213,10 +234,13 @@ impl<'a> Builder<'a> {
         if !self.places.get(place).made {
             self.places.make(parent)?;
             if !self.places.make_one(parent, name, place)? {
+                self.places.in_order = true;
                 self.places.forget(parent, name);
                 return Ok(None);
             }
         }
+        let is_described = self.places.get(place).source.is_some();
+        self.places.in_order |= is_described;
         self.places.update(place, |place| {
             place.source.get_or_insert(source);
             place.opaque |= opaque;
@@ -270,7 +294,10 @@ impl<'a> Builder<'a> {
         }
         if let Some(place) = self.places.find(parent, name) {
             self.places.update(place, |place| place.recreated = true);
-            if self.places.get(place).made {
+            let place = self.places.get(place);
+            if place.made {
+                // One that marks alone imply is not to be there.
+                self.places.in_order |= place.source.is_none();
                 return Ok(());
             }
         }
@@ -312,6 +339,7 @@ impl<'a> Builder<'a> {
         if made == Err(Errno::EXIST) {
             let dir = self.places.folders.handle(parent)?;
             if !self.places.remove_whiteout(&dir, parent, name)? {
+                self.places.in_order = true;
                 return Ok(false);
             }
             made = make();

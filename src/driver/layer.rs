@@ -7,17 +7,23 @@ use serde::Serialize;
 use super::Driver;
 use super::compose::Below;
 use crate::changeset::{
-    self, Applied, ApplyLimits, ApplyOptions, Ownership, TreeSize, Unkept, VariantOptions,
+    self, Applied, ApplyLimits, ApplyOptions, LinksBelow, Ownership, TreeSize, Unkept,
+    VariantOptions,
 };
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Assumptions;
 use crate::percent::shown_path;
+use crate::pipe;
 use crate::store::{
     FinishedLayer, LayerKey, LayerRecord, LeasedChain, LeasedLayer, Owners, RecordTime, Reserved,
     Retention, StackEntry, Staging,
 };
 use crate::sys::parallel::Workers;
 use crate::watch::Watch;
+
+/// How often a changeset is applied to find the symlinks below that it leads through.
+const ROUNDS: u32 = 16;
 
 /// A changeset that was applied.
 #[non_exhaustive]
@@ -241,7 +247,7 @@ impl Driver {
             Reserved::Yours(reservation) => reservation,
             Reserved::Busy => return Err(Error::new(ErrorKind::InUse, format!("layer {key}"))),
         };
-        let (staging, size) = self.build_variant(&base, &below, record, watch)?;
+        let (staging, size) = self.build_variant(layer, &below, record, watch)?;
         let finished = staging.finish(&self.variant_record(key, record, size)?)?;
         let mut leased = self.store.commit_layers(vec![finished])?;
         drop(reservation);
@@ -265,19 +271,67 @@ impl Driver {
     /// Builds in staging the directory that a layer has to be on top of `below`; gives what it holds.
     pub(super) fn build_variant(
         &self,
-        base: &crate::sys::Dir,
+        layer: &LeasedLayer,
         below: &Below,
         record: &LayerRecord,
         watch: Watch<'_>,
     ) -> Result<(Staging, TreeSize)> {
-        let staging = self.store.stage_layer()?;
         let subject = format!("layer {}", record.diff_id);
-        let options = VariantOptions { ownership: self.ownership, subject: &subject, watch };
-        changeset::resolve(base, &record.assumptions, &below.stack, staging.dir(), &options)
-            .map_err(|error| error.within(format_args!("resolve layer {}", record.diff_id)))?;
-        let (dir, side) = (staging.dir(), staging.side());
-        let size = changeset::list_tree(dir, side, self.ownership, &watch)?;
-        Ok((staging, size))
+        let within = |error: Error| error.within(format_args!("resolve {subject}"));
+        let (ownership, subject) = (self.ownership, subject.as_str());
+        let has_replaced = changeset::has_replaced(layer.side())?;
+        let mut options = VariantOptions { ownership, has_replaced, subject, watch };
+        let mut links = LinksBelow::default();
+        let mut again: Option<(Staging, Assumptions)> = None;
+        // What it is applied with once more may lead it to other symlinks.
+        for _ in 0..ROUNDS {
+            let staging = self.store.stage_layer()?;
+            let into = staging.dir();
+            let resolved = match &again {
+                None => layer.open().and_then(|base| {
+                    changeset::resolve(&base, &record.assumptions, &below.stack, into, &options)
+                }),
+                Some((ordered, assumptions)) => {
+                    changeset::resolve(ordered.dir(), assumptions, &below.stack, into, &options)
+                }
+            };
+            let Some(more) = resolved.map_err(within)? else {
+                let size = changeset::list_tree(into, staging.side(), self.ownership, &watch)?;
+                return Ok((staging, size));
+            };
+            links.append(more);
+            options.has_replaced = false;
+            again = Some(self.apply_again(layer, record, &links, &options).map_err(within)?);
+        }
+        Err(within(Error::new(
+            ErrorKind::InvalidData,
+            "too many symlinks lead to what it replaces",
+        )))
+    }
+
+    /// Applies the changeset of a layer once more, in staging, with symlinks known that its entries
+    /// lead through.
+    fn apply_again(
+        &self,
+        layer: &LeasedLayer,
+        record: &LayerRecord,
+        links: &LinksBelow,
+        resolving: &VariantOptions<'_>,
+    ) -> Result<(Staging, Assumptions)> {
+        let staging = self.store.stage_layer()?;
+        let mut options = ApplyOptions::new(self.store.namespace());
+        options.ownership = record.owners.ownership();
+        options.limits = ApplyLimits::once_more();
+        options.expected_diff_id = Some(record.diff_id);
+        options.subject = resolving.subject;
+        options.watch = resolving.watch;
+        options.links_below = Some(links);
+        let (base, subject) = (layer.open()?, resolving.subject);
+        let (_, applied) = pipe::between(
+            |out| changeset::reassemble(&base, layer.side(), out, subject, Watch::new()),
+            |changeset| changeset::apply(changeset, staging.dir(), &options),
+        )?;
+        Ok((staging, applied.assumptions))
     }
 }
 

@@ -204,7 +204,7 @@ impl Driver {
         let base_record = base.record()?;
         let shown = record.parent.filter(|_| !base_record.opaque_root);
         let below = Below::open(self, shown)?;
-        let (staging, size) = self.build_variant(&base.open()?, &below, &base_record, watch)?;
+        let (staging, size) = self.build_variant(&base, &below, &base_record, watch)?;
         let layer = self.store.claim_layer(key)?;
         self.replace(&layer, Pair { layer: staging.dir(), side: staging.side() }, watch)?;
         layer.mend_record(&self.variant_record(*key, &base_record, size)?)

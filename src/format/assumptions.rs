@@ -24,6 +24,10 @@ pub struct Assumptions {
     /// marker has no meaning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unwritten: Vec<LayerPath>,
+    /// Directories that the changeset only implied, and replaced by something else later on. What it
+    /// had put into them went with them, which is right only where they are no symlinks below.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<LayerPath>,
     /// Hard links to files that the changeset does not hold; they were left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LowerLink>,
@@ -42,6 +46,9 @@ pub struct LowerLink {
 impl Assumptions {
     /// Whether the layer is right on any stack.
     pub fn is_empty(&self) -> bool {
-        self.implied.is_empty() && self.whited.is_empty() && self.links.is_empty()
+        self.implied.is_empty()
+            && self.whited.is_empty()
+            && self.replaced.is_empty()
+            && self.links.is_empty()
     }
 }

@@ -60,7 +60,6 @@ impl Owners {
     }
 
     /// How files of such a layer are given to their owners.
-    #[cfg(feature = "image")]
     pub(crate) fn ownership(&self) -> Ownership {
         match self {
             Self::Recorded => Ownership::Recorded,

@@ -44,7 +44,11 @@ impl Bed {
         let config = serde_json::to_vec(&app.config_json()).unwrap();
         fs::write(given.join("app.id"), hex::encode(sha2::Sha256::digest(config))).unwrap();
         fs::write(given.join("change.tar"), app_layer().finish()).unwrap();
-        let assuming = Layer::new().file("etc/implied", 0o644, "i").file("etc/.wh.motd", 0o644, "");
+        let assuming = Layer::new()
+            .file("etc/implied", 0o644, "i")
+            .file("etc/.wh.motd", 0o644, "")
+            .file("etc/both", 0o644, "by its own path")
+            .file("conf/both", 0o644, "by the symlink below, which came last");
         fs::write(given.join("assuming.tar"), assuming.finish()).unwrap();
         need::run(Command::new("gzip").args(["-k"]).arg(given.join("app.tar")));
         let newer = TestImage::new(BASE)
@@ -137,6 +141,7 @@ pub fn base_layer() -> Layer {
         .dir("bin", 0o755)
         .file("bin/sh", 0o4755, vec![b'#'; 70_000])
         .symlink("bin/bash", "sh")
+        .symlink("conf", "etc")
         .hard_link("bin/dash", "bin/sh", 0o4755)
 }
 

@@ -59,8 +59,6 @@ impl File {
 struct Walk {
     /// Symlinks of the layers below that it led through.
     lower: Vec<String>,
-    /// All that it led through.
-    passed: Vec<String>,
     /// Directories that were not there before.
     made: Vec<String>,
 }
@@ -74,10 +72,6 @@ pub(crate) struct Reading {
     implied: BTreeSet<usize>,
     /// Files from this number on are those of the changeset that is being applied.
     own: usize,
-    /// Where its entries went, how they named it, and whether a symlink below led there.
-    written: Vec<(String, String, bool)>,
-    /// What ways led through that met a symlink of the layers below.
-    crossed: Vec<String>,
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -97,8 +91,6 @@ impl Reading {
             files: vec![File::implied()],
             implied: BTreeSet::new(),
             own: 0,
-            written: Vec::new(),
-            crossed: Vec::new(),
         }
     }
 
@@ -146,7 +138,6 @@ impl Reading {
                 _ => {}
             }
             let next = format!("{at}/{name}");
-            walk.passed.push(next.clone());
             match self.file(&next).map(|file| file.kind.clone()) {
                 Some(Kind::Dir) => at = next,
                 Some(Kind::Symlink(target)) => {
@@ -157,9 +148,6 @@ impl Reading {
                             false => Why::Open("a loop of the layers below"),
                         });
                     }
-                    if self.has_two_names(&next) {
-                        return Err(Why::Open("through a symlink that has two names"));
-                    }
                     if !self.is_own(&next) {
                         walk.lower.push(next);
                     }
@@ -169,10 +157,10 @@ impl Reading {
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
                 Some(_) if make && self.is_own(&next) => {
-                    return Err(match self.has_two_names(&next) || !walk.lower.is_empty() {
-                        true => Why::Open("beneath a file that has two names"),
-                        false => Why::Refused("beneath a file of this changeset"),
-                    });
+                    return Err(Why::Refused("beneath a file of this changeset"));
+                }
+                _ if !make && todo.iter().any(|name| name == "..") => {
+                    return Err(Why::Open("out of what is not there"));
                 }
                 _ if !make => return Ok(None),
                 _ => {
@@ -186,32 +174,15 @@ impl Reading {
         Ok(Some(at))
     }
 
-    /// Whether an entry of the changeset that is there was named by way of a symlink below.
-    fn has_two_names(&self, path: &str) -> bool {
-        self.written.iter().any(|(place, _, crosses)| place == path && *crosses)
-    }
-
-    fn note(&mut self, walk: Walk) -> bool {
-        let crosses = !walk.lower.is_empty();
-        if crosses {
-            self.crossed.extend(walk.passed);
-        }
-        crosses
-    }
-
     /// Applies a changeset to the tree.
     pub(crate) fn apply(&mut self, words: &[Word]) -> Outcome<()> {
         self.own = self.files.len();
-        self.written.clear();
-        self.crossed.clear();
         // What it says behind a loop of symlinks says nothing, and may be refused.
         self.below(words).map_err(|_| Why::Open("a mark that leads nowhere"))?;
         for word in words {
             self.entry(word)?;
         }
-        self.is_clear()?;
-        self.late_links()?;
-        self.is_clear()
+        self.late_links()
     }
 
     /// What the changeset says of the layers below, from the root downwards.
@@ -243,8 +214,7 @@ impl Reading {
                     if let Some(at) = self.walk(parent, false, &mut walk)? {
                         self.remove(&format!("{at}/{name}"));
                     }
-                    led_through.extend(walk.lower.iter().cloned());
-                    self.note(walk);
+                    led_through.append(&mut walk.lower);
                 }
                 Word::Opaque(path) => {
                     self.behind_own_link(word, words)?;
@@ -254,8 +224,7 @@ impl Reading {
                         let dir = if path.is_empty() { at } else { format!("{at}/{name}") };
                         self.remove_beneath(&dir);
                     }
-                    led_through.extend(walk.lower.iter().cloned());
-                    self.note(walk);
+                    led_through.append(&mut walk.lower);
                 }
                 _ => {}
             }
@@ -317,10 +286,7 @@ impl Reading {
         let (parent, name) = split(path);
         let mut walk = Walk::default();
         let parent = self.walk(parent, true, &mut walk)?.unwrap_or_default();
-        let crosses = self.note(walk);
-        let place = format!("{parent}/{name}");
-        self.written.push((place.clone(), path.to_owned(), crosses));
-        Ok(place)
+        Ok(format!("{parent}/{name}"))
     }
 
     fn other(&mut self, path: &str, file: File) -> Outcome<()> {
@@ -334,7 +300,7 @@ impl Reading {
         let (parent, name) = split(target);
         let mut walk = Walk::default();
         let parent = self.walk(parent, false, &mut walk)?;
-        let crosses = self.note(walk);
+        let crosses = !walk.lower.is_empty();
         let lexical = format!("/{}", target.trim_start_matches('/'));
         Ok((parent.map_or(lexical, |parent| format!("{parent}/{name}")), crosses))
     }
@@ -348,7 +314,7 @@ impl Reading {
                 false => Why::Refused("a hard link to itself, or to what is beneath it"),
             });
         }
-        let is_there = self.is_own(&target) && !crosses;
+        let is_there = self.is_own(&target);
         match self.file(&target).filter(|_| is_there).map(|file| file.kind.clone()) {
             Some(Kind::Dir) if self.implied.contains(&self.names[&target]) => {
                 Err(Why::Open("a hard link to a directory that another entry may replace"))
@@ -406,29 +372,6 @@ impl Reading {
                 return Err(Why::Refused("hard links in a circle"));
             }
         }
-    }
-
-    /// Whether all entries mean one thing, whichever way they are read.
-    fn is_clear(&self) -> Outcome<()> {
-        let crossed: BTreeSet<&String> = self.crossed.iter().collect();
-        for (place, named, _) in &self.written {
-            let is_dir = self.is_dir(place) && self.is_own(place);
-            if crossed.contains(place) && !is_dir {
-                return Err(Why::Open("through what the changeset itself has"));
-            }
-            // A directory by the one name may be implied by what the changeset puts beneath it.
-            let beneath = |(other, name, _): &(String, String, bool)| {
-                is_beneath(other, place) && !is_beneath(name, named)
-            };
-            if !is_dir && self.written.iter().any(beneath) {
-                return Err(Why::Open("beneath a file that has two names"));
-            }
-            let mut others = self.written.iter().filter(|(other, ..)| other == place);
-            if others.any(|(_, other, _)| other != named) {
-                return Err(Why::Open("one file by two names"));
-            }
-        }
-        Ok(())
     }
 
     /// The tree in lines, as [`crate::shown`] prints one.

@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use rustix::io::Errno;
+
 use crate::error::{Context, Result};
 use crate::format::lookup::{Found, MergedDir, Stack};
 use crate::layer_path::LayerPath;
+use crate::sys::Dir;
 
 /// How many names are looked up before the directory that was come to is kept at hand.
 const STRIDE: usize = 32;
@@ -71,6 +74,14 @@ impl<'a> Below<'a> {
         {
             self.near.pop_front();
         }
+    }
+
+    /// The directory at `path` in the layer that supplies this part of it.
+    pub(super) fn part(&mut self, path: &LayerPath, part: usize) -> Result<Dir> {
+        let parts = self.directory(path)?.map(|dir| dir.parts.as_slice());
+        let part = parts.unwrap_or_default().get(part).ok_or(Errno::NOENT);
+        let dir = part.during("look up below", path)?.dir.try_clone();
+        dir.during("open directory", path)
     }
 
     /// What `name` is in the directory at `parent`.

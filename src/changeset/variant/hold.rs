@@ -53,6 +53,12 @@ pub(crate) fn assumptions_hold(
             return Ok(false);
         }
     }
+    for (parent, name) in assumptions.replaced.iter().filter_map(LayerPath::split) {
+        let found = below.look(&parent, name)?;
+        if matches!(found, Found::File(file) if type_of(&file.stat) == FileType::Symlink) {
+            return Ok(false);
+        }
+    }
     for path in &assumptions.whited {
         if below.directory(path)?.is_none() {
             return Ok(false);

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::super::attributes::{Attach, Given, unresolved};
 use super::super::copy_tree::{Folder, Folders, Keep, put, read_kept};
+use super::super::links_below::LinksBelow;
 use super::below::Below;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::lookup::{Found, Stack};
@@ -32,6 +33,10 @@ pub(super) struct Places<'a> {
     /// Directories that a symlink leads through and out of again by `..`, by where it leads: they
     /// must be there for it to lead there.
     passed: HashMap<Folder, Vec<Folder>>,
+    /// The symlinks below that led to any of them.
+    pub(super) links_below: LinksBelow,
+    /// Entries of the changeset contend for a name, and only their order tells which of them has it.
+    pub(super) in_order: bool,
 }
 
 /// One directory.
@@ -90,6 +95,8 @@ impl<'a> Places<'a> {
             known: vec![root],
             by_name: HashMap::new(),
             passed: HashMap::new(),
+            links_below: LinksBelow::default(),
+            in_order: false,
         }
     }
 
@@ -178,10 +185,7 @@ impl<'a> Places<'a> {
             Found::File(file) => file,
         };
         let parent_path = self.folders.path(parent);
-        let parts = self.below.directory(&parent_path)?.map(|dir| dir.parts.as_slice());
-        let part = parts.unwrap_or_default().get(file.part).ok_or(Errno::NOENT);
-        let dir = part.during("look up below", &parent_path)?.dir.try_clone();
-        let dir = dir.during("open directory", &parent_path)?;
+        let dir = self.below.part(&parent_path, file.part)?;
         if type_of(&file.stat) == FileType::Symlink {
             let target = dir.read_link(name).during("read link", &parent_path.join(name))?;
             return Ok(View::Symlink(target, From::Below(dir, Box::new(file.stat))));
@@ -209,7 +213,15 @@ impl<'a> Places<'a> {
             let view = self.view(at, &name)?;
             at = match (view, missing) {
                 (View::Place(place), _) => place,
-                (View::Symlink(target, _), _) => {
+                (View::Symlink(target, from), _) => {
+                    match from {
+                        From::Below(..) => {
+                            let path = self.folders.path(at).join(&name);
+                            self.links_below.insert(path, target.clone());
+                        }
+                        // It may have come after what is to be put there.
+                        From::Layer => self.in_order |= missing == Missing::Imply,
+                    }
                     hops += 1;
                     if hops > HOPS {
                         let path = self.folders.path(at).join(&name);

@@ -6,7 +6,6 @@ mod shown;
 
 use super::*;
 use crate::changeset::{ApplyOptions, apply};
-use crate::error::ErrorKind;
 use crate::format::lookup::Redirects;
 use crate::sys::xattr;
 use model::Model;
@@ -25,7 +24,12 @@ fn ownership() -> Ownership {
 }
 
 fn options() -> VariantOptions<'static> {
-    VariantOptions { ownership: ownership(), subject: "layer", watch: Watch::new() }
+    VariantOptions {
+        ownership: ownership(),
+        has_replaced: false,
+        subject: "layer",
+        watch: Watch::new(),
+    }
 }
 
 /// Layer directories, lowest first, each right on those below it.
@@ -55,20 +59,33 @@ impl Built {
 
     fn push(&mut self, changeset: &[&str]) -> Result<()> {
         let path = self.fresh("layer");
-        let (dir, assumptions) = unpack(&path, changeset)?;
+        let (dir, assumptions) = unpack(&path, changeset, None)?;
         if changeset.contains(&"f:.wh..wh..opq:") {
             // The kernel does not look at the mark of a root: the stack is cut there.
             self.layers.clear();
         }
-        self.push_unpacked(path, &dir, &assumptions)
+        self.push_unpacked(path, (&dir, &assumptions), changeset)
     }
 
-    fn push_unpacked(&mut self, path: PathBuf, dir: &Dir, known: &Assumptions) -> Result<()> {
+    fn push_unpacked(
+        &mut self,
+        path: PathBuf,
+        (dir, known): (&Dir, &Assumptions),
+        changeset: &[&str],
+    ) -> Result<()> {
         let below = self.stack();
         let holds = assumptions_hold(dir, known, &below)?;
-        let variant = self.fresh("variant");
-        let into = Dir::open_ambient(&variant).unwrap();
-        resolve(dir, known, &below, &into, &options())?;
+        let mut variant = self.fresh("variant");
+        let mut into = Dir::open_ambient(&variant).unwrap();
+        let (mut links, mut again) =
+            (LinksBelow::default(), (dir.try_clone().unwrap(), known.clone()));
+        while let Some(more) = resolve(&again.0, &again.1, &below, &into, &options())? {
+            assert!(!holds, "{changeset:?}: only its order tells");
+            links.append(more);
+            again = unpack(&self.fresh("again"), changeset, Some(&links))?;
+            variant = self.fresh("variant");
+            into = Dir::open_ambient(&variant).unwrap();
+        }
         if holds {
             // What is right as it is shows the same as the variant.
             let mut with = |path: &Path| {
@@ -85,10 +102,15 @@ impl Built {
     }
 }
 
-fn unpack(path: &Path, changeset: &[&str]) -> Result<(Dir, Assumptions)> {
+fn unpack(
+    path: &Path,
+    changeset: &[&str],
+    links: Option<&LinksBelow>,
+) -> Result<(Dir, Assumptions)> {
     let dir = Dir::open_ambient(path).unwrap();
     let mut options = ApplyOptions::new(Namespace::User);
     options.ownership = ownership();
+    options.links_below = links;
     let applied = apply(&*model::tar(changeset), &dir, &options)?;
     Ok((dir, applied.assumptions))
 }
@@ -217,6 +239,57 @@ fn e19_a_parent_that_is_a_symlink_below() {
 }
 
 #[test]
+fn e23_one_file_by_two_names() {
+    check("the link last", &[BASE, &["f:usr/lib/n:1", "f:lib/n:2"]], Variant);
+    check("the link first", &[BASE, &["f:lib/n:2", "f:usr/lib/n:1"]], Variant);
+    check("by two links", &[BASE, &["f:chain/n:1", "f:lib/sub/n:2", "f:chain/n:3"]], Variant);
+    check("of what lies below", &[BASE, &["f:usr/lib/x:1", "f:lib/x:2"]], Variant);
+    check("over a whiteout", &[BASE, &["f:usr/lib/.wh.x:", "f:lib/x:2"]], Variant);
+    check("before a whiteout", &[BASE, &["f:lib/x:2", "f:usr/lib/.wh.x:"]], Variant);
+    check("a directory", &[BASE, &["d:usr/lib/d:0700:1:2", "d:lib/d:0711:3:4"]], Variant);
+    check("the other way round", &[BASE, &["d:lib/d:0711:3:4", "d:usr/lib/d:0700:1:2"]], Variant);
+    check("then a directory", &[BASE, &["f:usr/lib/sub:1", "d:lib/sub:0700:0:1"]], Variant);
+    check(
+        "then a file",
+        &[BASE, &["d:lib/sub:0700:0:1", "f:lib/sub/n:1", "f:usr/lib/sub:2"]],
+        Variant,
+    );
+    check("implied, then a file", &[BASE, &["f:lib/d/n:1", "f:usr/lib/d:2"]], Variant);
+    check(
+        "then a symlink",
+        &[BASE, &["f:usr/lib/d/n:1", "l:lib/d:/tmp", "f:usr/lib/d/m:2"]],
+        Variant,
+    );
+    check("replaced since", &[BASE, &["f:lib/n:1", "l:usr/lib:/tmp"]], Variant);
+    check("replaced before", &[BASE, &["l:usr/lib:/tmp", "f:lib/n:1"]], Variant);
+    let error = Built::new().try_on(BASE, &["f:usr/lib/n:1", "f:lib/n/m:2"]).unwrap_err();
+    assert!(error.to_string().contains("/usr/lib/n is no directory"), "{error}");
+}
+
+#[test]
+fn e19_what_was_only_implied_is_replaced() {
+    check("by the link again", &[BASE, &["f:lib/n:1", "l:lib:usr/lib"]], Variant);
+    check("by another link", &[BASE, &["f:lib/n:1", "l:lib:tmp", "f:lib/m:2"]], Variant);
+    check("by a file", &[BASE, &["f:lib/n:1", "f:lib:2"]], Variant);
+    check("by a chain", &[BASE, &["f:chain/n:1", "f:chain/sub/m:1", "l:chain:tmp"]], Variant);
+    check("deleted below", &[BASE, &["f:.wh.lib:", "f:lib/n:1", "l:lib:tmp"]], Holds);
+    check("deleted later", &[BASE, &["f:lib/n:1", "l:lib:tmp", "f:.wh.lib:"]], Holds);
+    check("no link below", &[BASE, &["f:usr/n:1", "l:usr:tmp"]], Holds);
+    check("a directory in the end", &[BASE, &["f:lib/n:1", "l:lib:tmp", "d:lib:0700:0:1"]], Holds);
+    let odd: Changeset = &["d:a:0755:0:1", "l:a/lib:../usr/lib"];
+    check("with what it lies in", &[BASE, odd, &["f:a/lib/n:1", "f:a:2"]], Variant);
+    check(
+        "beneath an opaque one",
+        &[BASE, odd, &["f:a/.wh..wh..opq:", "f:a/lib/n:1", "f:a:2"]],
+        Holds,
+    );
+    check("beneath a whiteout", &[BASE, odd, &["f:a/.wh.lib:", "f:a/lib/n:1", "f:a:2"]], Holds);
+    let described: Changeset = &["f:a/lib/n:1", "f:a/lib:2", "d:a:0700:0:1", "f:a:3"];
+    check("with a directory that an entry describes", &[BASE, odd, described], Variant);
+    check("that is a link, too", &[BASE, odd, &["l:b:a"], &["f:b/lib/n:1", "f:b:2"]], Variant);
+}
+
+#[test]
 fn e20_an_opaque_marker_in_a_symlink_says_nothing() {
     check("alone", &[BASE, &["f:lib/.wh..wh..opq:"]], Variant);
     check("beside files", &[BASE, &["f:lib/.wh..wh..opq:", "f:lib/n:n"]], Variant);
@@ -256,7 +329,7 @@ fn e21_a_hard_link_to_a_file_below() {
         ("an implied directory", &["h:new:none", "f:none/n:n"], "directory"),
         ("one over a file", &["h:new:file", "f:file/n:n"], "directory"),
         ("one over a directory", &["h:new:usr", "f:usr/n:n"], "directory"),
-        ("deleted through a link", &["f:lib/.wh.x:", "h:new:usr/lib/x"], "deleted"),
+        ("deleted through a link", &["f:lib/.wh.x:", "h:new:usr/lib/x"], "deletes"),
         ("a circle", &["h:one:two", "h:two:one"], "circle"),
     ] {
         let error = Built::new().try_on(BASE, changeset).unwrap_err();
@@ -283,7 +356,7 @@ impl Built {
 fn e19_one_changeset_on_two_stacks() {
     let changeset: Changeset = &["f:lib/foo:n", "f:lib/.wh.x:", "f:tmp/t:t", "h:hard:data"];
     let temporary = tempfile::tempdir().unwrap();
-    let (dir, assumptions) = unpack(temporary.path(), changeset).unwrap();
+    let (dir, assumptions) = unpack(temporary.path(), changeset, None).unwrap();
     let json = serde_json::to_string(&assumptions).unwrap();
     let assumptions = serde_json::from_str(&json).unwrap();
     let before =
@@ -296,7 +369,8 @@ fn e19_one_changeset_on_two_stacks() {
         let (mut built, mut model) = (Built::new(), Model::new());
         built.push(base).unwrap();
         model.apply(base).unwrap();
-        built.push_unpacked(temporary.path().to_owned(), &dir, &assumptions).unwrap();
+        let known = (&dir, &assumptions);
+        built.push_unpacked(temporary.path().to_owned(), known, changeset).unwrap();
         model.apply(changeset).unwrap();
         compare(what, &built, &model);
     }
@@ -347,7 +421,7 @@ fn a_variant_keeps_all_that_the_layer_has() {
     built.push(BASE).unwrap();
     let path = built.fresh("layer");
     let changeset = &["f:lib/a:a", "h:lib/b:lib/a", "p:lib/pipe:", "l:lib/link:\u{fc}", "f:s:s"];
-    let (dir, assumptions) = unpack(&path, changeset).unwrap();
+    let (dir, assumptions) = unpack(&path, changeset, None).unwrap();
     let sparse = std::fs::OpenOptions::new().write(true).open(path.join("s")).unwrap();
     sparse.write_all_at(b"end", 8 << 20).unwrap();
     for (name, value) in [("user.note", "a\0b"), ("user.overlay.overlay.opaque", "mine")] {
@@ -382,7 +456,7 @@ fn a_cancelled_copy_ends() {
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let mut built = Built::new();
     built.push(BASE).unwrap();
-    let (dir, assumptions) = unpack(&built.fresh("layer"), &names).unwrap();
+    let (dir, assumptions) = unpack(&built.fresh("layer"), &names, None).unwrap();
     let into = Dir::open_ambient(built.fresh("variant")).unwrap();
     let options = VariantOptions { watch: Watch::new().cancel(&cancel), ..options() };
     let error = resolve(&dir, &assumptions, &built.stack(), &into, &options).unwrap_err();
