@@ -3,7 +3,7 @@
 //! Marks count for the whole changeset whatever their place in the tar, so they are only written
 //! once all of it was seen. Memory grows with directories and marks, not with files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::limits;
 use crate::error::Result;
@@ -59,8 +59,8 @@ pub(super) struct Attributes {
 pub(super) struct Tree {
     directories: Vec<Directory>,
     by_path: HashMap<LayerPath, Node>,
-    /// Directories that were only implied when something replaced them.
-    replaced: BTreeSet<LayerPath>,
+    /// Directories that something replaced, and whether they were only implied, each time.
+    replaced: BTreeMap<LayerPath, bool>,
     marks: u64,
     limit: u64,
 }
@@ -73,7 +73,7 @@ impl Tree {
     pub(super) fn new(limit: u64) -> Self {
         let root = Directory::new(LayerPath::root(), None);
         let by_path = HashMap::from([(LayerPath::root(), Self::ROOT)]);
-        Self { directories: vec![root], by_path, replaced: BTreeSet::new(), marks: 0, limit }
+        Self { directories: vec![root], by_path, replaced: BTreeMap::new(), marks: 0, limit }
     }
 
     /// The directory at `path`.
@@ -140,8 +140,8 @@ impl Tree {
                 pending.push((child, is_clear && !is_deleted));
             }
             self.by_path.remove(&path);
-            if is_implied && shows_below {
-                self.replaced.insert(path);
+            if shows_below || !is_implied {
+                *self.replaced.entry(path).or_insert(true) &= is_implied;
             }
         }
     }
@@ -151,7 +151,7 @@ impl Tree {
     pub(super) fn replaced(&self) -> Vec<LayerPath> {
         let mut known: HashMap<LayerPath, bool> = HashMap::new();
         let mut replaced = Vec::new();
-        for path in &self.replaced {
+        for (path, _) in self.replaced.iter().filter(|(_, is_implied)| **is_implied) {
             let (mut at, mut way, mut is_deleted) = (path.clone(), Vec::new(), false);
             while let Some((parent, name)) = at.split() {
                 if let Some(above) = known.get(&at) {

@@ -286,6 +286,8 @@ fn e19_what_was_only_implied_is_replaced() {
     check("beneath a whiteout", &[BASE, odd, &["f:a/.wh.lib:", "f:a/lib/n:1", "f:a:2"]], Holds);
     let described: Changeset = &["f:a/lib/n:1", "f:a/lib:2", "d:a:0700:0:1", "f:a:3"];
     check("with a directory that an entry describes", &[BASE, odd, described], Variant);
+    let described: Changeset = &["f:a/lib/n:1", "f:a/lib:2", "d:a/lib:0700:0:1", "f:a:3"];
+    check("that an entry describes", &[BASE, odd, described], Holds);
     check("that is a link, too", &[BASE, odd, &["l:b:a"], &["f:b/lib/n:1", "f:b:2"]], Variant);
 }
 
