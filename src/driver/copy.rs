@@ -2,6 +2,7 @@
 
 mod place;
 mod source;
+mod standing;
 mod target;
 
 use std::fmt;
@@ -133,7 +134,11 @@ struct Root {
 /// of directories that exist. Files and directories do not take each other's places.
 ///
 /// On the host only what lies beneath the target is touched: symlinks that stand there in the way
-/// of what is copied are an error. Where it fails, what was copied until then stays.
+/// of what is copied are an error. Devices, FIFOs and sockets that are there are no copy's place: a
+/// file that is copied to the path of a device or FIFO itself is written to it, as by `cp`, and all
+/// else is an error but the same node once more, which stays. In a tree they are replaced, as
+/// unpacking a tar does, and never written to: a container may have made a device that is the host's
+/// disk. Where it fails, what was copied until then stays.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_stage.rs"));

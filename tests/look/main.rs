@@ -14,6 +14,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod copy;
+mod nodes;
 
 use std::fs;
 use std::process::Stdio;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::standing::{self, Standing};
 use crate::changeset::Pieces;
 use crate::error::{Context, ErrorKind, Result};
 use crate::inode::{Device, FileKind, Inode};
@@ -27,8 +28,13 @@ pub(super) trait Place {
     fn is_dir(&self, path: &Path) -> Result<Option<bool>>;
     /// Makes a directory that nobody else may look into yet.
     fn make_dir(&self, path: &Path) -> Result<()>;
+    /// What becomes of what is there, and no directory, where a file of that kind comes: one with
+    /// content where `named` says that this very path was asked for.
+    fn standing(&self, path: &Path, kind: &FileKind, named: bool) -> Result<Standing>;
     /// Removes what is no directory.
     fn remove(&self, path: &Path) -> Result<()>;
+    /// Writes `size` bytes to what is there; returns how many are no holes.
+    fn write_to(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64>;
     /// Makes a file of `size` bytes that nobody else may read yet; returns how many are no holes.
     fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64>;
     /// Makes `path` one more name of `first`.
@@ -120,8 +126,17 @@ impl Place for TreePlace<'_> {
         self.tree.create_dir(path, 0o700)
     }
 
+    fn standing(&self, _: &Path, _: &FileKind, _: bool) -> Result<Standing> {
+        Ok(Standing::Replaced)
+    }
+
     fn remove(&self, path: &Path) -> Result<()> {
         self.tree.remove_file(path)
+    }
+
+    fn write_to(&self, path: &Path, _: u64, _: &mut dyn Pieces) -> Result<u64> {
+        // Nothing in a tree is.
+        Err(Errno::NXIO).during("write to", path)
     }
 
     fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
@@ -256,6 +271,16 @@ impl Place for HostPlace {
 
     fn make_dir(&self, path: &Path) -> Result<()> {
         self.act("create directory", path, |dir, name| dir.make_dir(name, 0o700))
+    }
+
+    fn standing(&self, path: &Path, kind: &FileKind, named: bool) -> Result<Standing> {
+        let stat = self.act("stat", path, |dir, name| dir.stat(name))?;
+        standing::on_host(&self.shown.join(path), &stat, kind, named)
+    }
+
+    fn write_to(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
+        let file = self.act("open", path, standing::open)?;
+        standing::write(&file, &self.shown.join(path), size, pieces)
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::CopySummary;
 use super::place::Place;
+use super::standing::Standing;
 use crate::changeset::{ArchiveFile, Pieces};
 use crate::error::{Context, Result};
 use crate::inode::{FileKind, Inode};
@@ -60,7 +61,17 @@ impl<'p, P: Place> Target<'p, P> {
             (Some(true), true) => return Ok(()),
             (Some(true), false) => return Err(Errno::ISDIR).during("replace", &to),
             (Some(false), true) => return Err(Errno::NOTDIR).during("replace", &to),
-            (Some(false), false) => self.place.remove(&to)?,
+            (Some(false), false) => {
+                let named = path.is_root() && link.is_none();
+                match self.place.standing(&to, &inode.kind, named)? {
+                    Standing::Replaced => self.place.remove(&to)?,
+                    Standing::Stays => return Ok(()),
+                    Standing::Written(size) => {
+                        self.summary.bytes += self.place.write_to(&to, size, pieces)?;
+                        return Ok(());
+                    }
+                }
+            }
             (None, _) => self.make_parents(&path)?,
         }
         if let Some(first) = link {
