@@ -138,7 +138,11 @@ struct Root {
 /// file that is copied to the path of a device or FIFO itself is written to it, as by `cp`, and all
 /// else is an error but the same node once more, which stays. In a tree they are replaced, as
 /// unpacking a tar does, and never written to: a container may have made a device that is the host's
-/// disk. Where it fails, what was copied until then stays.
+/// disk.
+///
+/// A file takes the place of another once it is whole, which takes the room of both: one that cannot
+/// be copied leaves what was there, and nothing of itself. Where it fails, what was copied until then
+/// stays.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/doctest_stage.rs"));

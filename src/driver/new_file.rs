@@ -1,6 +1,5 @@
 //! [`NewFile`]: a file that has its name once it is whole.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
@@ -12,9 +11,9 @@ use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::sys::Dir;
 use crate::sys::dir::SysResult;
 use crate::sys::durable::Durability;
+use crate::sys::{Dir, random};
 
 /// A file that is written beside the one of its name, and takes its place once it is whole.
 ///
@@ -30,13 +29,13 @@ pub struct NewFile {
     place: Option<Place>,
 }
 
-/// Where the file gets its name.
+/// Where a file gets its name once it is whole.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     dir: Dir,
-    name: OsString,
-    /// It has the temporary name.
-    named: bool,
+    name: Vec<u8>,
+    /// The name that it has meanwhile, where it cannot be without one.
+    temporary: Option<Vec<u8>>,
 }
 
 impl NewFile {
@@ -57,8 +56,7 @@ impl NewFile {
         })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let dir = Dir::open_ambient(parent.unwrap_or(Path::new(".")))?;
-        let mut place = Place { dir, name: name.to_owned(), named: false };
-        let file = place.open().during("create", &path)?;
+        let (place, file) = Place::open(dir, name.as_bytes(), 0o666).during("create", &path)?;
         // What may not be read by all stays so.
         if let Ok(there) = std::fs::metadata(&path) {
             let mode = Mode::from_raw_mode(there.mode() & 0o777);
@@ -94,50 +92,64 @@ impl Write for NewFile {
 }
 
 impl Place {
-    /// The file to be written: of no name where the file system can do that.
-    fn open(&mut self) -> SysResult<File> {
-        match self.dir.open(b".", OFlags::WRONLY | OFlags::TMPFILE, 0o666) {
+    /// The file to be written, which is to be `name` in `dir`: of no name where the file system can
+    /// do that.
+    pub(super) fn open(dir: Dir, name: &[u8], mode: u32) -> SysResult<(Self, File)> {
+        let mut place = Self { dir, name: name.to_vec(), temporary: None };
+        match place.dir.open(b".", OFlags::WRONLY | OFlags::TMPFILE, mode) {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-                let file = self.dir.open(&self.temporary_name(), flags, 0o666)?;
-                self.named = true;
-                Ok(file)
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+                let temporary = temporary_name()?;
+                let file = place.dir.open(&temporary, flags, mode)?;
+                place.temporary = Some(temporary);
+                Ok((place, file))
             }
-            opened => opened,
+            opened => Ok((place, opened?)),
         }
     }
 
-    /// A name that no other process uses meanwhile.
-    fn temporary_name(&self) -> Vec<u8> {
-        let end = format!(".{}.new", std::process::id());
-        [b".", self.name.as_bytes(), end.as_bytes()].concat()
-    }
-
-    fn give_name(&mut self, file: &File) -> SysResult<()> {
-        let (temporary, name) = (self.temporary_name(), self.name.as_bytes());
-        if !self.named {
-            match self.dir.link_unnamed(name, file.as_fd()) {
-                Err(Errno::EXIST) => {}
-                other => return other,
-            }
-            // No system call replaces one name by another link: what a writer left that died
-            // between the two goes first.
-            match self.dir.remove_file(&temporary) {
-                Ok(()) | Err(Errno::NOENT) => self.dir.link_unnamed(&temporary, file.as_fd())?,
-                Err(error) => return Err(error),
-            }
-            self.named = true;
-        }
-        self.dir.rename(&temporary, &self.dir, name, RenameFlags::empty())?;
-        self.named = false;
+    /// Gives the file its name, in place of what has it and is no directory.
+    pub(super) fn give_name(&mut self, file: &File) -> SysResult<()> {
+        let Some(temporary) = &self.temporary else {
+            return make_over(&self.dir, &self.name, |dir, name| {
+                dir.link_unnamed(name, file.as_fd())
+            });
+        };
+        self.dir.rename(temporary, &self.dir, &self.name, RenameFlags::empty())?;
+        self.temporary = None;
         Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.named {
-            let _ = self.dir.remove_file(&self.temporary_name());
+        if let Some(temporary) = &self.temporary {
+            let _ = self.dir.remove_file(temporary);
         }
     }
+}
+
+/// Makes `name` by what makes a new name, in place of what has it and is no directory.
+///
+/// No system call replaces one name by something new: it has a name of its own for a moment.
+pub(super) fn make_over(
+    dir: &Dir,
+    name: &[u8],
+    make: impl Fn(&Dir, &[u8]) -> SysResult<()>,
+) -> SysResult<()> {
+    match make(dir, name) {
+        Err(Errno::EXIST) => {}
+        other => return other,
+    }
+    let temporary = temporary_name()?;
+    make(dir, &temporary)?;
+    let renamed = dir.rename(&temporary, dir, name, RenameFlags::empty());
+    // It is there still where that failed, and where both are names of one file, which stay then.
+    let _ = dir.remove_file(&temporary);
+    renamed
+}
+
+/// A short name that nobody else uses.
+fn temporary_name() -> SysResult<Vec<u8>> {
+    Ok(format!(".overlay2-{}.new", random::hex::<8>()?).into_bytes())
 }

@@ -392,13 +392,8 @@ pub(super) fn open_data(file: &RealFile) -> SysResult<Arc<File>> {
 }
 
 fn create_regular(upper: &Upper, mode: u32) -> SysResult<Copy<'_>> {
-    use std::sync::atomic::Ordering;
-    if upper.has_unnamed.load(Ordering::Relaxed) {
-        match upper.work.open(b".", OFlags::TMPFILE | OFlags::RDWR, mode) {
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
-            other => return other.map(Copy::Unnamed),
-        }
-        upper.has_unnamed.store(false, Ordering::Relaxed);
+    if let Some(file) = upper.open_unnamed(None, mode)? {
+        return Ok(Copy::Unnamed(file));
     }
     let temporary = upper.temporary();
     let device = crate::Device::ZERO;

@@ -10,7 +10,6 @@ use super::copy_up::Data;
 use super::lookup::Seen;
 use super::node::{Access, Node, RealFile};
 use super::ownership::is_stand_in;
-use super::upper::Temporary;
 use super::{Core, Redirects};
 use crate::format::{opaque, whiteout};
 use crate::inode::Device;
@@ -59,24 +58,28 @@ impl Core {
     ) -> SysResult<()> {
         self.upper()?;
         self.may_change(dir)?;
-        if let New::Node { kind, device, .. } = new {
-            let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-            let is_whiteout = kind == FileType::CharacterDevice && device == Device::ZERO;
-            // Refused before anything is copied up, as in the kernel.
-            if is_whiteout || (is_device && !self.records_owners() && !can_make_devices()) {
-                return Err(Errno::PERM);
-            }
-        }
+        self.may_make(new)?;
         self.copy_up(dir, Data::Whole)?;
         let to = dir.upper_part()?;
         let group = self.group_handed_on(&to.dir)?;
         match self.make(&to.dir, name, new, group) {
             // Nothing shows at that name, so what exists hides something.
             Err(Errno::EXIST) if self.has_whiteout(&to.dir, name)? => {
-                self.replace_whiteout(&to.dir, name, new, group)
+                self.make_over(&to.dir, name, new, group)
             }
             other => other.and_then(|()| self.mark_new_directory(dir, &to.dir, name, new)),
         }
+    }
+
+    /// Fails for a device that cannot be made, before anything is copied up, as in the kernel.
+    pub(super) fn may_make(&self, new: New<'_>) -> SysResult<()> {
+        let New::Node { kind, device, .. } = new else { return Ok(()) };
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        let is_whiteout = kind == FileType::CharacterDevice && device == Device::ZERO;
+        if is_whiteout || (is_device && !self.records_owners() && !can_make_devices()) {
+            return Err(Errno::PERM);
+        }
+        Ok(())
     }
 
     /// Creates a regular file, open as `flags` say whatever its mode is, by one who holds the names
@@ -98,16 +101,8 @@ impl Core {
         let file = match to.open(name, create, mode) {
             Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
                 let stand_in = upper.stand_in(to)?;
-                let temporary = upper.temporary();
-                let file = match &stand_in {
-                    None => upper.work.open(temporary.name(), create, mode)?,
-                    Some((_, inside)) => {
-                        let file = inside.open(b"new", create, mode)?;
-                        let flags = RenameFlags::empty();
-                        inside.rename(b"new", &upper.work, temporary.name(), flags)?;
-                        file
-                    }
-                };
+                let inside = stand_in.as_ref().map(|(_, inside)| inside);
+                let (file, temporary) = upper.open_temporary(inside, create, mode)?;
                 hand_on(file.as_fd())?;
                 temporary.rename(to, name, RenameFlags::empty())?;
                 file
@@ -133,7 +128,8 @@ impl Core {
         Ok(self.adopt_new(dir, name, file, &stat))
     }
 
-    fn replace_whiteout(
+    /// Makes what is asked for in place of a whiteout, or of another file.
+    pub(super) fn make_over(
         &self,
         to: &Dir,
         name: &[u8],
@@ -175,7 +171,13 @@ impl Core {
     }
 
     /// Makes what is asked for, or what stands in for it; it gets a group that is handed on.
-    fn make(&self, dir: &Dir, name: &[u8], new: New<'_>, group: Option<u32>) -> SysResult<()> {
+    pub(super) fn make(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        new: New<'_>,
+        group: Option<u32>,
+    ) -> SysResult<()> {
         match new {
             New::Directory { mode } => dir.make_dir(name, mode)?,
             New::Symlink { target } => dir.make_symlink(name, target)?,
@@ -233,8 +235,20 @@ impl Core {
             return Err(Errno::EXIST);
         }
         self.may_link(node)?;
-        let upper = self.upper()?;
+        self.upper()?;
         self.may_change(dir)?;
+        self.ready_to_link(node, dir)?;
+        let to = &dir.upper_part()?.dir;
+        match self.link_held(node, to, name) {
+            Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
+                self.link_and_rename(node, to, name)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes sure that a name in the upper part of `dir` may lead to the file of `node`.
+    pub(super) fn ready_to_link(&self, node: &Arc<Node>, dir: &Arc<Node>) -> SysResult<()> {
         if node.is_directory() {
             return Err(Errno::PERM);
         }
@@ -243,22 +257,22 @@ impl Core {
         }
         self.copy_up(node, Data::Whole)?;
         self.copy_up(dir, Data::Whole)?;
-        let to = &dir.upper_part()?.dir;
         if self.carries_origin(node)? {
-            self.mark_impure(dir, to)?;
+            self.mark_impure(dir, &dir.upper_part()?.dir)?;
         }
-        match self.link_held(node, to, name) {
-            Err(Errno::EXIST) if self.has_whiteout(to, name)? => {
-                let temporary: Temporary<'_> = upper.temporary();
-                self.link_held(node, &upper.work, temporary.name())?;
-                temporary.rename(to, name, RenameFlags::empty())
-            }
-            other => other,
-        }
+        Ok(())
     }
 
-    fn link_held(&self, node: &Node, to: &Dir, name: &[u8]) -> SysResult<()> {
+    pub(super) fn link_held(&self, node: &Node, to: &Dir, name: &[u8]) -> SysResult<()> {
         to.link_unnamed(name, node.real().held()?)
+    }
+
+    /// Makes `name` one of the node's file, in place of a whiteout or of another file.
+    pub(super) fn link_and_rename(&self, node: &Node, to: &Dir, name: &[u8]) -> SysResult<()> {
+        let upper = self.upper()?;
+        let temporary = upper.temporary();
+        self.link_held(node, &upper.work, temporary.name())?;
+        temporary.rename(to, name, RenameFlags::empty())
     }
 
     /// Whether a node's upper file says that it was copied up.

@@ -261,7 +261,7 @@ impl Core {
         Ok((open_data(&real)?, is_final))
     }
 
-    fn file(
+    pub(super) fn file(
         self: &Arc<Self>,
         node: Arc<Node>,
         file: Arc<std::fs::File>,

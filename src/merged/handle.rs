@@ -76,7 +76,7 @@ pub struct Node {
 impl Tree {
     /// The root directory, from which [`Node::lookup`] leads to everything else.
     pub fn root(&self) -> Node {
-        Node { core: Arc::clone(&self.core), node: Arc::clone(&self.core.root) }
+        Node::new(&self.core, &self.core.root)
     }
 }
 
@@ -95,6 +95,10 @@ fn check(name: &[u8]) -> SysResult<&[u8]> {
 
 /// Looking.
 impl Node {
+    pub(super) fn new(core: &Arc<Core>, node: &Arc<node::Node>) -> Self {
+        Self { core: Arc::clone(core), node: Arc::clone(node) }
+    }
+
     fn of(&self, node: Arc<node::Node>) -> Self {
         Self { core: Arc::clone(&self.core), node }
     }

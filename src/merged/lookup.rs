@@ -209,7 +209,14 @@ impl Core {
         dir.adopt_made(name, node)
     }
 
-    fn new_node(&self, dir: &Arc<Node>, name: &[u8], real: Real, identity: Identity) -> Node {
+    /// A node of a name that does not know it yet.
+    pub(super) fn new_node(
+        &self,
+        dir: &Arc<Node>,
+        name: &[u8],
+        real: Real,
+        identity: Identity,
+    ) -> Node {
         let place = Place { parent: Arc::clone(dir), name: name.into() };
         Node::new(self.table.next_id(), &self.table, Some(place), real, identity)
     }

@@ -61,6 +61,7 @@ mod path;
 mod read;
 mod remove;
 mod rename;
+mod replace;
 mod stale;
 mod tree;
 mod upper;

@@ -1,9 +1,10 @@
 //! The writable layer: the WorkDir, in which every change of several steps is prepared.
 
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use super::node::lock;
@@ -14,6 +15,7 @@ use crate::sys::copy::Sharing;
 use crate::sys::dir::SysResult;
 use crate::sys::lock::{Lock, Mode};
 use crate::sys::remove;
+use crate::sys::xattr::{self, Target};
 
 /// What is needed to change the tree.
 #[derive(Debug)]
@@ -161,10 +163,7 @@ impl Upper {
     /// A set-group-ID bit and a default ACL act at the creation, so what replaces a whiteout is
     /// created in a stand-in for its parent. `None` where the parent hands nothing on.
     pub(super) fn stand_in(&self, parent: &Dir) -> SysResult<Option<(Temporary<'_>, Dir)>> {
-        use crate::sys::xattr::{self, Target};
-        const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
-        let stat = parent.stat_self()?;
-        let acl = xattr::get(Target::Name(parent, b"."), DEFAULT_ACL)?;
+        let (stat, acl) = handed_on(parent)?;
         if stat.st_mode & 0o2000 == 0 && acl.is_none() {
             return Ok(None);
         }
@@ -180,6 +179,52 @@ impl Upper {
         }
         Ok(Some((temporary, dir)))
     }
+
+    /// Whether a directory hands something on, so that there is a [stand-in](Self::stand_in) for it.
+    pub(super) fn hands_on(&self, parent: &Dir) -> SysResult<bool> {
+        let (stat, acl) = handed_on(parent)?;
+        Ok(stat.st_mode & 0o2000 != 0 || acl.is_some())
+    }
+
+    /// Creates a regular file of no name, in a stand-in for where it is to be if there is one;
+    /// `None` where the file system cannot do that.
+    pub(super) fn open_unnamed(&self, inside: Option<&Dir>, mode: u32) -> SysResult<Option<File>> {
+        if !self.has_unnamed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let dir = inside.unwrap_or(&self.work);
+        match dir.open(b".", OFlags::TMPFILE | OFlags::RDWR, mode) {
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                self.has_unnamed.store(false, Ordering::Relaxed);
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    /// The same under a temporary name, opened with these flags.
+    pub(super) fn open_temporary(
+        &self,
+        inside: Option<&Dir>,
+        flags: OFlags,
+        mode: u32,
+    ) -> SysResult<(File, Temporary<'_>)> {
+        let temporary = self.temporary();
+        let Some(inside) = inside else {
+            return Ok((self.work.open(temporary.name(), flags, mode)?, temporary));
+        };
+        let file = inside.open(b"new", flags, mode)?;
+        inside.rename(b"new", &self.work, temporary.name(), RenameFlags::empty())?;
+        Ok((file, temporary))
+    }
+}
+
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
+/// What a directory hands on to what is created in it: by a set-group-ID bit in its status its
+/// group, and an ACL.
+fn handed_on(parent: &Dir) -> SysResult<(Stat, Option<Vec<u8>>)> {
+    Ok((parent.stat_self()?, xattr::get(Target::Name(parent, b"."), DEFAULT_ACL)?))
 }
 
 /// Whether a directory is `outer`, or lies in it.

@@ -118,7 +118,7 @@ impl Bed {
     pub fn opened(&self, place: &Path) -> Vec<String> {
         for entry in fs::read_dir(place).unwrap().map(|entry| entry.unwrap()) {
             let name = entry.file_name().into_string().unwrap();
-            if name.starts_with(".out.tar.") && name.ends_with(".new") {
+            if name.starts_with(".overlay2-") && name.ends_with(".new") {
                 fs::remove_file(entry.path()).unwrap();
             }
         }

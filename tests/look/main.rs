@@ -15,6 +15,7 @@
 mod common;
 mod copy;
 mod nodes;
+mod whole;
 
 use std::fs;
 use std::process::Stdio;

@@ -1,18 +1,18 @@
 //! A tree and the host, as places to which files are copied.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::standing::{self, Standing};
 use crate::changeset::Pieces;
+use crate::driver::new_file;
 use crate::error::{Context, ErrorKind, Result};
 use crate::inode::{Device, FileKind, Inode};
 use crate::layer_path::LayerPath;
-use crate::merged::{EntryKind, MOST_LINKS, OpenOptions, SetTime, Tree, XattrMode};
+use crate::merged::{EntryKind, MOST_LINKS, Node, SetTime, Tree, XattrMode};
 use crate::sys::dir::{SysResult, type_of};
 use crate::sys::xattr::{self, Target};
 use crate::sys::{Dir, copy, inode_io};
@@ -31,19 +31,33 @@ pub(super) trait Place {
     /// What becomes of what is there, and no directory, where a file of that kind comes: one with
     /// content where `named` says that this very path was asked for.
     fn standing(&self, path: &Path, kind: &FileKind, named: bool) -> Result<Standing>;
-    /// Removes what is no directory.
-    fn remove(&self, path: &Path) -> Result<()>;
     /// Writes `size` bytes to what is there; returns how many are no holes.
     fn write_to(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64>;
-    /// Makes a file of `size` bytes that nobody else may read yet; returns how many are no holes.
-    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64>;
-    /// Makes `path` one more name of `first`.
+    /// Makes a file of `size` bytes with its attributes, in place of what is there and no directory:
+    /// in one step, once it is whole.
+    fn write(
+        &self,
+        path: &Path,
+        inode: &Inode,
+        size: u64,
+        pieces: &mut dyn Pieces,
+    ) -> Result<Written>;
+    /// Makes `path` one more name of `first`, in place of what is there and no directory.
     fn link(&self, first: &Path, path: &Path) -> Result<()>;
+    /// Makes a symlink, likewise.
     fn symlink(&self, target: &[u8], path: &Path) -> Result<()>;
-    /// Makes a device, FIFO or socket.
+    /// Makes a device, FIFO or socket, likewise.
     fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()>;
     /// Sets owner, attributes, permissions and time; returns how many of them cannot be had.
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64>;
+}
+
+/// How a file came out.
+pub(super) struct Written {
+    /// How many bytes are no holes.
+    pub(super) bytes: u64,
+    /// How many of its attributes cannot be had.
+    pub(super) unkept: u64,
 }
 
 /// What the target of the symlink `link` means.
@@ -130,18 +144,20 @@ impl Place for TreePlace<'_> {
         Ok(Standing::Replaced)
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.tree.remove_file(path)
-    }
-
     fn write_to(&self, path: &Path, _: u64, _: &mut dyn Pieces) -> Result<u64> {
         // Nothing in a tree is.
         Err(Errno::NXIO).during("write to", path)
     }
 
-    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
-        let mut options = OpenOptions::new();
-        let file = self.tree.open_with(path, options.write(true).create_new(true).mode(0o600))?;
+    fn write(
+        &self,
+        path: &Path,
+        inode: &Inode,
+        size: u64,
+        pieces: &mut dyn Pieces,
+    ) -> Result<Written> {
+        let prepared = self.tree.prepare(path)?;
+        let file = prepared.file();
         let (mut bytes, mut end) = (0, 0);
         while let Some((offset, mut piece)) = pieces.next()? {
             let mut at = offset;
@@ -156,34 +172,39 @@ impl Place for TreePlace<'_> {
         if end < size {
             file.set_len(size).during("write", path)?;
         }
-        Ok(bytes)
+        let unkept = give_node(&prepared.node(), inode)?;
+        prepared.put()?;
+        Ok(Written { bytes, unkept })
     }
 
     fn link(&self, first: &Path, path: &Path) -> Result<()> {
-        self.tree.hard_link(first, path)
+        self.tree.put_link(first, path)
     }
 
     fn symlink(&self, target: &[u8], path: &Path) -> Result<()> {
-        self.tree.symlink(OsStr::from_bytes(target), path)
+        self.tree.put_symlink(target, path)
     }
 
     fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()> {
         let Some((kind, _, device)) = node_of(kind) else { return Ok(()) };
-        self.tree.mknod(path, kind, 0o600, device)
+        self.tree.put_node(path, kind, device)
     }
 
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64> {
-        let tree = self.tree;
-        let mut unkept = kept(tree.lchown(path, Some(inode.uid), Some(inode.gid)))?;
-        for (name, value) in &inode.xattrs {
-            unkept += kept(tree.set_xattr(path, name, value, XattrMode::Set))?;
-        }
-        if !matches!(inode.kind, FileKind::Symlink { .. }) {
-            tree.set_permissions(path, inode.mode)?;
-        }
-        tree.set_symlink_times(path, SetTime::Keep, SetTime::At(inode.mtime))?;
-        Ok(unkept)
+        give_node(&self.tree.node(path)?, inode)
     }
+}
+
+fn give_node(node: &Node, inode: &Inode) -> Result<u64> {
+    let mut unkept = kept(node.chown(Some(inode.uid), Some(inode.gid)))?;
+    for (name, value) in &inode.xattrs {
+        unkept += kept(node.set_xattr(name, value, XattrMode::Set))?;
+    }
+    if !matches!(inode.kind, FileKind::Symlink { .. }) {
+        node.set_permissions(inode.mode)?;
+    }
+    node.set_times(SetTime::Keep, SetTime::At(inode.mtime))?;
+    Ok(unkept)
 }
 
 /// A directory of the host, beneath which all copies lie.
@@ -245,6 +266,16 @@ impl HostPlace {
         act(&dir, &name).during(doing, &self.shown.join(path))
     }
 
+    /// Makes a name by what makes a new one, in place of what is there and no directory.
+    fn make(
+        &self,
+        doing: &str,
+        path: &Path,
+        make: impl Fn(&Dir, &[u8]) -> SysResult<()>,
+    ) -> Result<()> {
+        self.act(doing, path, |dir, name| new_file::make_over(dir, name, make))
+    }
+
     fn look(&self, path: &Path) -> SysResult<Option<bool>> {
         let (dir, name) = match self.at(path) {
             Err(Errno::NOENT) => return Ok(None),
@@ -283,14 +314,19 @@ impl Place for HostPlace {
         standing::write(&file, &self.shown.join(path), size, pieces)
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        self.act("remove", path, |dir, name| dir.remove_file(name))
-    }
-
-    fn write(&self, path: &Path, size: u64, pieces: &mut dyn Pieces) -> Result<u64> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let file = self.act("create file", path, |dir, name| dir.open(name, flags, 0o600))?;
+    fn write(
+        &self,
+        path: &Path,
+        inode: &Inode,
+        size: u64,
+        pieces: &mut dyn Pieces,
+    ) -> Result<Written> {
         let shown = self.shown.join(path);
+        let open = || {
+            let (dir, name) = self.at(path)?;
+            new_file::Place::open(dir, &name, 0o600)
+        };
+        let (mut place, file) = open().during("create file", &shown)?;
         let (mut bytes, mut end) = (0, 0);
         while let Some((offset, piece)) = pieces.next()? {
             copy::write_at(&file, piece, offset).during("write", &shown)?;
@@ -300,46 +336,56 @@ impl Place for HostPlace {
         if end < size {
             rustix::fs::ftruncate(&file, size).during("write", &shown)?;
         }
-        Ok(bytes)
+        let stat = || rustix::fs::fstat(&file);
+        let unkept = give(Target::open(&file), stat, inode).during("set attributes of", &shown)?;
+        place.give_name(&file).during("rename to", &shown)?;
+        Ok(Written { bytes, unkept })
     }
 
     fn link(&self, first: &Path, path: &Path) -> Result<()> {
         let (from, source) = self.at(first).during("find", &self.shown.join(first))?;
-        self.act("create hard link", path, |dir, name| dir.make_link(name, &from, &source))
+        self.make("create hard link", path, |dir, name| dir.make_link(name, &from, &source))
     }
 
     fn symlink(&self, target: &[u8], path: &Path) -> Result<()> {
-        self.act("create symlink", path, |dir, name| dir.make_symlink(name, target))
+        self.make("create symlink", path, |dir, name| dir.make_symlink(name, target))
     }
 
     fn make_node(&self, kind: &FileKind, path: &Path) -> Result<()> {
         let Some((_, kind, device)) = node_of(kind) else { return Ok(()) };
-        self.act("create node", path, |dir, name| dir.make_node(name, kind, 0o600, device))
+        self.make("create node", path, |dir, name| dir.make_node(name, kind, 0o600, device))
     }
 
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64> {
         self.act("set attributes of", path, |dir, name| {
-            let target = Target::Name(dir, name);
-            let mut unkept = 0;
-            let mut keep = |result: SysResult<()>| match result {
-                Err(error) if cannot_be_kept(error) => {
-                    unkept += 1;
-                    Ok(())
-                }
-                other => other,
-            };
-            let stat = dir.stat(name)?;
-            if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
-                keep(inode_io::chown(target, inode.uid, inode.gid))?;
-            }
-            for (name, value) in &inode.xattrs {
-                keep(xattr::set(target, name, value))?;
-            }
-            if !matches!(inode.kind, FileKind::Symlink { .. }) {
-                inode_io::chmod(target, inode.mode)?;
-            }
-            inode_io::set_times(target, inode.mtime, inode.mtime)?;
-            Ok(unkept)
+            give(Target::Name(dir, name), || dir.stat(name), inode)
         })
     }
+}
+
+fn give(
+    target: Target<'_>,
+    stat: impl FnOnce() -> SysResult<Stat>,
+    inode: &Inode,
+) -> SysResult<u64> {
+    let mut unkept = 0;
+    let mut keep = |result: SysResult<()>| match result {
+        Err(error) if cannot_be_kept(error) => {
+            unkept += 1;
+            Ok(())
+        }
+        other => other,
+    };
+    let stat = stat()?;
+    if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
+        keep(inode_io::chown(target, inode.uid, inode.gid))?;
+    }
+    for (name, value) in &inode.xattrs {
+        keep(xattr::set(target, name, value))?;
+    }
+    if !matches!(inode.kind, FileKind::Symlink { .. }) {
+        inode_io::chmod(target, inode.mode)?;
+    }
+    inode_io::set_times(target, inode.mtime, inode.mtime)?;
+    Ok(unkept)
 }

@@ -64,7 +64,7 @@ impl<'p, P: Place> Target<'p, P> {
             (Some(false), false) => {
                 let named = path.is_root() && link.is_none();
                 match self.place.standing(&to, &inode.kind, named)? {
-                    Standing::Replaced => self.place.remove(&to)?,
+                    Standing::Replaced => {}
                     Standing::Stays => return Ok(()),
                     Standing::Written(size) => {
                         self.summary.bytes += self.place.write_to(&to, size, pieces)?;
@@ -84,7 +84,10 @@ impl<'p, P: Place> Target<'p, P> {
                 return Ok(());
             }
             FileKind::Regular { size } => {
-                self.summary.bytes += self.place.write(&to, *size, pieces)?;
+                let written = self.place.write(&to, &inode, *size, pieces)?;
+                self.summary.bytes += written.bytes;
+                self.summary.unkept += written.unkept;
+                return Ok(());
             }
             FileKind::Symlink { target } => self.place.symlink(target, &to)?,
             kind => match self.place.make_node(kind, &to) {

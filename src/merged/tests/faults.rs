@@ -14,7 +14,7 @@ fn bed(lines: &[&str]) -> Bed {
 }
 
 /// What the kernel, or the next tree, makes of what is left on disk.
-fn left(test: &str, bed: &Bed, tree: Tree) -> Vec<String> {
+pub(super) fn left(test: &str, bed: &Bed, tree: Tree) -> Vec<String> {
     let shown = merged(&tree);
     drop(tree);
     same("the next tree", &merged(&bed.tree()), &shown).unwrap();

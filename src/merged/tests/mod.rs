@@ -37,6 +37,8 @@ mod races;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
+mod replaced;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod scene;
