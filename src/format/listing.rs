@@ -1,12 +1,11 @@
 //! The names of a merged directory, and in which layers each stands.
 
-#[cfg(feature = "image")]
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::lookup::{MergedDir, Part, Stack};
-use super::opaque::Opaque;
 use super::whiteout;
 use crate::sys::dir::{Kind, SysResult};
 
@@ -84,9 +83,12 @@ impl Places {
 impl Stack {
     /// The names of a merged directory, sorted by bytes; what is deleted or hidden is left out.
     pub(crate) fn entries(&self, dir: &MergedDir) -> SysResult<Vec<MergedEntry>> {
+        // Of each part once, where it is asked for at all.
+        let known: Vec<OnceCell<bool>> = vec![OnceCell::new(); dir.parts.len()];
         let shows = |entry: MergedEntry| {
-            let part = dir.parts.get(entry.part()).ok_or(Errno::IO);
-            match part.and_then(|part| self.is_mark(part, &entry.name, entry.kind)) {
+            let part = dir.parts.get(entry.part()).zip(known.get(entry.part()));
+            match part.ok_or(Errno::IO).and_then(|part| self.is_mark(part, &entry.name, entry.kind))
+            {
                 Ok(true) => None,
                 Ok(false) => Some(Ok(entry)),
                 Err(error) => Some(Err(error)),
@@ -120,10 +122,21 @@ impl Stack {
     }
 
     /// Whether a name of one layer only says that the name is gone.
-    fn is_mark(&self, part: &Part, name: &[u8], kind: Kind) -> SysResult<bool> {
+    fn is_mark(
+        &self,
+        (part, holds_files): (&Arc<Part>, &OnceCell<bool>),
+        name: &[u8],
+        kind: Kind,
+    ) -> SysResult<bool> {
+        let may_be_file = || match holds_files.get() {
+            Some(holds) => Ok(*holds),
+            None => {
+                self.may_hold_xattr_whiteouts(part).map(|holds| *holds_files.get_or_init(|| holds))
+            }
+        };
         let may_be = match kind {
             Kind::CharDevice | Kind::Unknown => true,
-            Kind::Regular => part.opaque == Opaque::XattrWhiteouts,
+            Kind::Regular => may_be_file()?,
             _ => false,
         };
         if !may_be {
@@ -133,7 +146,6 @@ impl Stack {
         if whiteout::is_whiteout(&stat) {
             return Ok(true);
         }
-        Ok(part.opaque == Opaque::XattrWhiteouts
-            && whiteout::is_xattr_whiteout(self.namespace(), &part.dir, name, &stat)?)
+        Ok(may_be_file()? && whiteout::is_xattr_whiteout(self.namespace(), &part.dir, name, &stat)?)
     }
 }

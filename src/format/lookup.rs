@@ -49,7 +49,7 @@ pub(crate) struct Part {
     pub(crate) layer: usize,
     /// The directory, opened so that it can be resolved from.
     pub(crate) dir: Arc<Dir>,
-    /// What its mark says; of a layer's root, which the kernel does not look at, always `No`.
+    /// What its mark says; of a layer's root, which hides nothing as a whole, always `No`.
     pub(crate) opaque: Opaque,
     /// It was seen to have no extended attributes at all.
     pub(crate) bare: bool,
@@ -165,6 +165,16 @@ impl Stack {
     pub(crate) fn root(&self) -> MergedDir {
         let part = |(layer, dir)| Arc::new(Part::new(layer, Arc::clone(dir)));
         MergedDir { parts: self.layers.iter().enumerate().map(part).collect() }
+    }
+
+    /// Whether a directory may hold whiteouts that are files with an attribute.
+    pub(super) fn may_hold_xattr_whiteouts(&self, part: &Part) -> SysResult<bool> {
+        let root = self.layers.get(part.layer).filter(|root| Arc::ptr_eq(root, &part.dir));
+        let opaque = match root {
+            Some(root) => Opaque::of_root(self.namespace, root)?,
+            None => part.opaque,
+        };
+        Ok(opaque == Opaque::XattrWhiteouts)
     }
 
     /// What `name` is in a directory of the merged tree.

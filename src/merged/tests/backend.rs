@@ -15,6 +15,8 @@ pub(super) enum Op {
     Stat(String),
     Lstat(String),
     ReadDir(String),
+    /// Also the names that nothing is found at, which the kernel lists in some directories.
+    AllNames(String),
     ReadLink(String),
     Read(String),
     Write(String, String),
@@ -101,21 +103,24 @@ fn io<T>(result: std::io::Result<T>) -> crate::Result<T> {
     result.during("use", "file")
 }
 
+fn list_tree(tree: &Tree, path: &str, all: bool) -> crate::Result<String> {
+    let names = tree.read_dir(path)?;
+    let names = names.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_there = |name: &String| {
+        let found = tree.symlink_metadata(format!("{path}/{name}"));
+        found.err().and_then(|error| error.raw_os_error()) != Some(2)
+    };
+    Ok(names.filter(|name| all || is_there(name)).collect::<Vec<_>>().join(" "))
+}
+
 fn run_on_tree(tree: &Tree, op: &Op) -> crate::Result<String> {
     let done = |()| "done".to_owned();
     let options = OpenOptions::new;
     match op {
         Op::Stat(path) => tree.metadata(path).map(|found| show(&found)),
         Op::Lstat(path) => tree.symlink_metadata(path).map(|found| show(&found)),
-        Op::ReadDir(path) => {
-            let names = tree.read_dir(path)?;
-            let names = names.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
-            let is_there = |name: &String| {
-                let found = tree.symlink_metadata(format!("{path}/{name}"));
-                found.err().and_then(|error| error.raw_os_error()) != Some(2)
-            };
-            Ok(names.filter(is_there).collect::<Vec<_>>().join(" "))
-        }
+        Op::ReadDir(path) => list_tree(tree, path, false),
+        Op::AllNames(path) => list_tree(tree, path, true),
         Op::ReadLink(path) => Ok(tree.read_link(path)?.to_string_lossy().into_owned()),
         Op::Read(path) => tree.read(path).map(|data| hash(&data)),
         Op::Write(path, text) => tree.write(path, text).map(done),
@@ -282,13 +287,14 @@ impl Mounted {
             Op::Lstat(path) => {
                 rustix::fs::fstat(self.held(path, false)?).map(|stat| kernel_status(&stat))
             }
-            Op::ReadDir(path) => {
+            Op::ReadDir(path) | Op::AllNames(path) => {
+                let all = matches!(op, Op::AllNames(_));
                 let dir = crate::sys::Dir::from_fd(self.open(path, OFlags::DIRECTORY, 0)?);
                 let names = dir.sorted_entries()?;
                 let mut names: Vec<_> = names
                     .iter()
                     // The kernel lists whiteouts in directories that merge with nothing.
-                    .filter(|entry| dir.stat(&entry.name).err() != Some(Errno::NOENT))
+                    .filter(|entry| all || dir.stat(&entry.name).err() != Some(Errno::NOENT))
                     .map(|entry| String::from_utf8_lossy(&entry.name).into_owned())
                     .collect();
                 names.sort();

@@ -240,6 +240,10 @@ rows! {
     xattr_whiteouts: [["/?", "d/", "d/?", "d/f!!", "g!!", "e/", "e/f!!"], ["d/", "d/f=1", "g=1", "e/", "e/f=1"]] => [
         Stat(s("d/f")), ls("d"), wr("d/f", "new"), Stat(s("e/f")), Stat(s("g")), md("g"), rd("d"), rm("d/f"),
     ];
+    xattr_whiteouts_in_roots: [["g=1"], ["./?", "f!!", "g!!", "d!!"], ["f=1", "g=2", "d/", "d/h=1", "k=1"]] => [
+        AllNames(s("/")), Stat(s("f")), Read(s("g")), wr("f", "new"), AllNames(s("/")), rm("f"), AllNames(s("/")), md("d"),
+        ls("d"), rm("g"), AllNames(s("/")),
+    ];
     symlinks_stay_inside: [["d/", "d/f=1", "abs->/d/f", "up->../../../d", "loop->loop", "d/rel->../d/f", "e/", "e/x->/up/f"]] => [
         Read(s("abs")), Read(s("up/f")), Read(s("loop")), Read(s("d/rel")), Read(s("e/x")), Read(s("/../../d/f")),
         Stat(s("d/../d/./f")), Stat(s("f/..")), Stat(s("d/f/..")), Stat(s("")), ls("up"), wr("abs", "2"), Stat(s("loop/x")),
