@@ -125,8 +125,12 @@ impl Core {
         self.must_be_able(node, Access::WRITE_OK)?;
         let length = u64::try_from(length).unwrap_or(0);
         // The kernel copies what it is about to throw away.
-        self.copy_up(node, if length == 0 { Data::Nothing } else { Data::Whole })?;
+        let cuts = length == 0 && !self.is_whole_upper(node)? && node.real().stat()?.st_size != 0;
+        let is_cut = self.copy_up(node, if cuts { Data::Nothing } else { Data::Whole })?;
         match node.real() {
+            _ if is_cut => Ok(()),
+            real if !cuts => inode_io::truncate(real.held()?, length),
+            // Empty already, so another call would not count as a change.
             Real::File(file) if file.access == Held::ReadWrite => {
                 rustix::fs::ftruncate(&*file.held, length)
             }

@@ -1,5 +1,6 @@
 //! Reads an [`Inode`] from a file, and gives a file the attributes of one.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, Stat, Timestamps};
@@ -120,4 +121,15 @@ pub(crate) fn set_timestamps(target: Target<'_>, times: &Timestamps) -> SysResul
             rustix::fs::utimensat(dir, name, times, AtFlags::SYMLINK_NOFOLLOW)
         }
     }
+}
+
+/// As `truncate(2)`, of a file held in any way: where the length stays, the file system decides
+/// whether the times do, which `ftruncate(2)` always sets.
+#[expect(unsafe_code, reason = "a system call that rustix does not wrap")]
+pub(crate) fn truncate(file: BorrowedFd<'_>, length: u64) -> SysResult<()> {
+    let path = CString::new(xattr::proc_path(file)).map_err(|_| Errno::INVAL)?;
+    let length = libc::off_t::try_from(length).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the path ends with a NUL and outlives the call, which writes to no memory.
+    let failed = unsafe { libc::truncate(path.as_ptr(), length) } != 0;
+    if failed { Err(last_error()) } else { Ok(()) }
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::inode::{Device, Timestamp};
@@ -313,8 +313,7 @@ impl Mounted {
             }
             Op::Truncate(path, len) => {
                 let held = self.held(path, true)?;
-                let path = std::ffi::CString::new(proc_path(&held)).unwrap();
-                truncate(&path, *len).map(|()| "done".to_owned())
+                crate::sys::inode_io::truncate(held.as_fd(), *len).map(|()| "done".to_owned())
             }
             Op::PunchHole(path, at, len) => {
                 use rustix::fs::FallocateFlags;
@@ -473,18 +472,5 @@ impl Mounted {
             }
             _ => unreachable!("{op:?}"),
         }
-    }
-}
-
-/// `truncate(2)` by path, which `rustix` does not have, comes to this for a regular file.
-fn truncate(path: &std::ffi::CStr, len: u64) -> Sys<()> {
-    let stat = rustix::fs::stat(path)?;
-    match crate::sys::dir::type_of(&stat) {
-        rustix::fs::FileType::Directory => Err(Errno::ISDIR),
-        rustix::fs::FileType::RegularFile => {
-            let file = rustix::fs::openat(CWD, path, OFlags::WRONLY, Mode::empty())?;
-            rustix::fs::ftruncate(file, len)
-        }
-        _ => Err(Errno::INVAL),
     }
 }

@@ -201,6 +201,11 @@ rows! {
         Truncate(s("f"), 0), Truncate(s("g"), 0), Truncate(s("d/h"), 0), Stat(s("f")), Stat(s("g")),
         GetXattr(s("f"), s("user.a")), Append(s("d/h"), s("end")), Read(s("d/h")), Truncate(s("d/h"), 0),
     ];
+    truncation_to_the_same_length: [["f=01", "g=01", "e=", "h=", "h^6755"]] => [
+        Truncate(s("f"), 2), Stat(s("f")), SetTimes(s("g"), 5), Truncate(s("g"), 2), Stat(s("g")), Truncate(s("e"), 0),
+        Stat(s("e")), SetTimes(s("e"), 5), Truncate(s("e"), 0), Stat(s("e")), Truncate(s("h"), 0), Stat(s("h")),
+        wr("e", ""), Stat(s("e")), SetTimes(s("f"), 5), Truncate(s("f"), 0), Stat(s("f")),
+    ];
     writing: [["f=0123456789"]] => [
         Patch(s("f"), 3, s("xyz")), Append(s("f"), s("end")), Append(s("new"), s("1")), PunchHole(s("f"), 0, 4),
         Read(s("f")), Patch(s("none"), 0, s("x")),
