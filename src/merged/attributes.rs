@@ -253,7 +253,8 @@ impl Core {
         if keeps_owner && gid.is_none_or(in_group) { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    fn must_own(&self, node: &Node) -> SysResult<()> {
+    /// Fails for who does not own a node.
+    pub(super) fn must_own(&self, node: &Node) -> SysResult<()> {
         if may_do_all() || is_owner_or_root(&node.real().stat()?) {
             Ok(())
         } else {
@@ -264,7 +265,7 @@ impl Core {
 
 /// Whether the process's user namespace can express an id, of which `kind` is `uid` or `gid`: the
 /// kernel asks that before it looks at the file.
-fn is_mapped(kind: &str, id: Option<u32>) -> bool {
+pub(super) fn is_mapped(kind: &str, id: Option<u32>) -> bool {
     let Some(id) = id.filter(|id| *id != u32::MAX) else { return true };
     let Some(text) = read_proc(&format!("/proc/self/{kind}_map")) else { return true };
     text.lines().any(|line| {

@@ -44,6 +44,7 @@
 //! - `metacopy` files are read, and completed when they are written to, only with
 //!   [`Redirects::Follow`] or [`Redirects::Write`].
 
+mod acl;
 mod attributes;
 mod complete;
 mod copy_up;

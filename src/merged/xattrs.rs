@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rustix::fs::{FileType, XattrFlags};
 use rustix::io::Errno;
 
-use super::Core;
 use super::attributes::{has_rights_over, is_root, may_do_all};
 use super::copy_up::Data;
 use super::node::Node;
 use super::ownership::real_kind;
+use super::{Core, acl};
 use crate::format::override_stat;
 use crate::sys::dir::SysResult;
 use crate::sys::xattr;
@@ -37,10 +37,10 @@ impl Core {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// ENODATA where there is none.
+    /// ENODATA where there is none; EOPNOTSUPP where there can be none.
     pub(super) fn get_xattr(&self, node: &Node, name: &[u8]) -> SysResult<Vec<u8>> {
         let stored = self.stored_name(name)?;
-        xattr::get(node.real().target()?, &stored)?.ok_or(Errno::NODATA)
+        xattr::value(node.real().target()?, &stored)
     }
 
     /// The names of all attributes, sorted by bytes.
@@ -69,6 +69,9 @@ impl Core {
         }
         let stored = self.stored_name(name)?;
         self.may_set_xattr(node, name)?;
+        if acl::is_acl(name) && !self.may_set_acl(node, name, acl::parse(value)?.as_deref())? {
+            return Ok(());
+        }
         self.copy_up(node, Data::Whole)?;
         // It may be an ACL.
         node.set_searched(false);
@@ -78,7 +81,7 @@ impl Core {
             XattrMode::Replace => XattrFlags::REPLACE,
         };
         let real = node.real();
-        let is_acl = name == b"system.posix_acl_access" && self.records_owners();
+        let is_acl = name == acl::ACCESS && self.records_owners();
         let record = match is_acl {
             true => self.record_now(node, &real, &real.stat()?)?,
             false => None,
@@ -95,11 +98,15 @@ impl Core {
     /// Removes an attribute.
     ///
     /// # Errors
-    /// ENODATA where there is none, and nothing is copied up.
+    /// ENODATA where there is none, and nothing is copied up; of ACLs only below, as in the kernel.
     pub(super) fn remove_xattr(&self, node: &Arc<Node>, name: &[u8]) -> SysResult<()> {
         let stored = self.stored_name(name)?;
         self.may_set_xattr(node, name)?;
-        if !self.is_upper(node)? {
+        if acl::is_acl(name) {
+            if !self.may_set_acl(node, name, None)? {
+                return Ok(());
+            }
+        } else if !self.is_upper(node)? {
             self.get_xattr(node, name)?;
         }
         self.copy_up(node, Data::Whole)?;
@@ -119,6 +126,11 @@ impl Core {
         if !known.iter().any(|prefix| name.starts_with(prefix)) {
             return Err(Errno::OPNOTSUPP);
         }
+        if name == self.options.namespace.prefix().as_bytes() {
+            // The class alone, which file systems refuse with EINVAL once they have asked who may.
+            let class = known.into_iter().find(|prefix| name.starts_with(prefix));
+            return class.map(<[u8]>::to_vec).ok_or(Errno::INVAL);
+        }
         Ok(self.options.namespace.escape(name))
     }
 
@@ -137,7 +149,7 @@ impl Core {
             if kind == FileType::Directory && self.is_anothers_sticky(node)? {
                 return Err(Errno::PERM);
             }
-            return self.must_be_able(node, rustix::fs::Access::WRITE_OK);
+            self.must_be_able(node, rustix::fs::Access::WRITE_OK)?;
         }
         let is_refused = match name {
             // It takes rights over the file, where all others take those over the file system.
@@ -145,6 +157,11 @@ impl Core {
             _ if name.starts_with(b"trusted.") => !may_do_all(),
             _ => name.starts_with(b"security.") && !is_root(),
         };
-        if is_refused { Err(Errno::PERM) } else { Ok(()) }
+        match name == self.options.namespace.prefix().as_bytes() {
+            _ if is_refused => Err(Errno::PERM),
+            // Overlayfs's own, and no name in it.
+            true => Err(Errno::INVAL),
+            false => Ok(()),
+        }
     }
 }

@@ -37,15 +37,22 @@ impl<'a> Target<'a> {
 
 /// The value of one attribute; `None` where it is not set, or the file system has none.
 pub(crate) fn get(target: Target<'_>, name: &[u8]) -> SysResult<Option<Vec<u8>>> {
+    match value(target, name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The value of one attribute; ENODATA where it is not set, EOPNOTSUPP where there can be none.
+pub(crate) fn value(target: Target<'_>, name: &[u8]) -> SysResult<Vec<u8>> {
     // One call in nearly every case: values are short.
     let mut buffer = vec![0; 256];
     loop {
         match get_into(target, name, &mut buffer) {
             Ok(length) => {
                 buffer.truncate(length);
-                return Ok(Some(buffer));
+                return Ok(buffer);
             }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
             Err(Errno::RANGE) if buffer.len() < LARGEST => buffer.resize(LARGEST, 0),
             Err(error) => return Err(error),
         }

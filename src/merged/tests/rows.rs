@@ -73,6 +73,21 @@ fn wr(path: &str, text: &str) -> Op {
     Write(s(path), s(text))
 }
 
+const ACCESS: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
+
+/// An ACL with no entries.
+const EMPTY: &str = "\u{2}\0\0\0";
+
+fn acl_on(path: &str, name: &str, value: &str) -> Op {
+    SetXattr(s(path), s(name), s(value), XattrMode::Set)
+}
+
+/// The prefix of overlayfs's own attributes.
+fn own() -> String {
+    Manner::plain().namespace.prefix().to_owned()
+}
+
 fn ls(path: &str) -> Op {
     ReadDir(s(path))
 }
@@ -191,6 +206,30 @@ rows! {
     xattrs_fail_without_copy_up: [["f=1", "f%user.a=1", "g=2"]] => [
         RemoveXattr(s("f"), s("user.none")), SetXattr(s("g"), s("user.a"), s(""), XattrMode::Replace),
         SetXattr(s("f"), s("user.a"), s("2"), XattrMode::Create), GetXattr(s("f"), s("user.none")),
+    ];
+    acls_fail_without_copy_up: [["f=1", "d/", "l->f", "p|"]] => [
+        acl_on("f", DEFAULT, &acl()), acl_on("l", DEFAULT, &acl()), acl_on("l", ACCESS, &acl()), acl_on("p", DEFAULT, &acl()),
+        acl_on("f", DEFAULT, EMPTY), acl_on("f", ACCESS, EMPTY), acl_on("f", ACCESS, ""), acl_on("d", DEFAULT, EMPTY),
+        acl_on("d", ACCESS, ""), acl_on("l", ACCESS, ""), acl_on("f", ACCESS, "junk"), acl_on("l", ACCESS, "junk"),
+        acl_on("f", ACCESS, "x"), acl_on("f", ACCESS, &acl()[..12]), acl_on("f", DEFAULT, &acl()[..12]),
+        acl_on("d", DEFAULT, &acl()[..28]), acl_on("d", ACCESS, &acl()[..13]), acl_on("l", ACCESS, &acl()[..13]),
+        acl_on("f", ACCESS, "\u{2}\0\0\0\u{3}\0\0\0\0\0\0\0"), GetXattr(s("l"), s(ACCESS)), GetXattr(s("f"), s(ACCESS)),
+        GetXattr(s("f"), s(DEFAULT)), RemoveXattr(s("l"), s(ACCESS)), RemoveXattr(s("f"), s(ACCESS)),
+        RemoveXattr(s("f"), s(DEFAULT)), RemoveXattr(s("d"), s(DEFAULT)), RemoveXattr(s("l"), s(DEFAULT)), Stat(s("f")),
+    ];
+    acls_come_and_go: [["f=1", "d/", "g=1"]] => [
+        acl_on("f", ACCESS, &acl()), acl_on("d", DEFAULT, &acl()), GetXattr(s("f"), s(ACCESS)), RemoveXattr(s("f"), s(ACCESS)),
+        RemoveXattr(s("f"), s(ACCESS)), RemoveXattr(s("f"), s(DEFAULT)), acl_on("d", DEFAULT, EMPTY), acl_on("d", DEFAULT, EMPTY),
+        RemoveXattr(s("d"), s(DEFAULT)), ListXattrs(s("d")), Stat(s("f")), SetTimes(s("g"), 5), acl_on("g", ACCESS, EMPTY),
+        acl_on("g", DEFAULT, &acl()), SetXattr(s("g"), s(ACCESS), acl(), XattrMode::Replace),
+        SetXattr(s("g"), s(ACCESS), acl(), XattrMode::Create), Stat(s("g")),
+    ];
+    xattrs_without_a_name: [["f=1", "l->f", "d/"]] => [
+        GetXattr(s("f"), own()), SetXattr(s("f"), own(), s("x"), XattrMode::Set), RemoveXattr(s("f"), own()),
+        GetXattr(s("l"), own()), SetXattr(s("l"), own(), s("x"), XattrMode::Set), RemoveXattr(s("l"), own()),
+        GetXattr(s("f"), s("user.")), GetXattr(s("l"), s("user.")), RemoveXattr(s("f"), s("user.")), GetXattr(s("f"), s("security.")),
+        GetXattr(s("f"), s("system.foo")), RemoveXattr(s("f"), s("system.foo")), GetXattr(s("f"), s("system.")),
+        GetXattr(s("f"), own() + "overlay."), RemoveXattr(s("d"), own() + "overlay."), GetXattr(s("l"), s("system.foo")),
     ];
     open_for_writing_copies_up: [["f=1", "d/", "d/g=2"]] => [OpenWrite(s("f")), OpenWrite(s("d/g")), OpenWrite(s("d"))];
     truncation: [["f=0123456789", "g=0123456789", "d/", "p|"]] => [
