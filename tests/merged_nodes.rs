@@ -108,6 +108,14 @@ fn everything_can_be_made_and_removed() {
     gone.set_permissions(0o644).unwrap();
     assert_eq!(text(&gone), "new");
     assert_eq!(errno(d.create("gone", &writing())), Some(17));
+    // Created to be read: what is written to it later is read through the same handle.
+    let (fresh, early) = d.create("fresh", &reading()).unwrap();
+    assert!(early.write_at(b"x", 0).is_err());
+    fresh.open(&writing()).unwrap().write_at(b"later", 0).unwrap();
+    let mut later = [0; 5];
+    early.read_at(&mut later, 0).unwrap();
+    assert_eq!(&later, b"later");
+    d.remove_file("fresh").unwrap();
 
     let sub = d.create_dir("sub", 0o755).unwrap();
     assert!(sub.is_dir() && sub.read_dir().unwrap().is_empty());
@@ -142,7 +150,20 @@ fn what_is_no_name_of_this_tree_is_refused() {
         assert_eq!(errno(root.remove_file(name)), EINVAL, "{name:?}");
     }
     let file = root.lookup("d").unwrap().lookup("f").unwrap();
-    assert_eq!(errno(file.lookup("x")), ENOTDIR);
+    let long = "n".repeat(256);
+    for name in ["x", &long] {
+        assert_eq!(errno(file.lookup(name)), ENOTDIR);
+        assert_eq!(errno(file.create(name, &writing())), ENOTDIR);
+        assert_eq!(errno(file.create_dir(name, 0o755)), ENOTDIR);
+        assert_eq!(errno(file.remove_file(name)), ENOTDIR);
+        assert_eq!(errno(file.remove_dir(name)), ENOTDIR);
+        assert_eq!(errno(file.hard_link(name, &file)), ENOTDIR);
+        assert_eq!(errno(file.rename(name, &root, "e", RenameMode::Replace)), ENOTDIR);
+        assert_eq!(errno(root.rename("d", &file, name, RenameMode::Replace)), ENOTDIR);
+    }
+    let gone = root.create("gone", &writing()).unwrap().0;
+    root.remove_file("gone").unwrap();
+    assert_eq!(errno(gone.create_dir("x", 0o755)), ENOTDIR);
     assert_eq!(errno(file.read_dir()), ENOTDIR);
     assert_eq!(errno(file.read_link()), EINVAL);
     assert_eq!(errno(file.open(OpenOptions::new().write(true).create(true))), EINVAL);

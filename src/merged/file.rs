@@ -60,7 +60,8 @@ impl OpenOptions {
         self
     }
 
-    /// Creates the file where there is none; of a dangling symlink, its target.
+    /// Creates the file where there is none; of a dangling symlink, its target. Other than with
+    /// `std`, it may be opened for reading alone.
     pub fn create(&mut self, yes: bool) -> &mut Self {
         self.create = yes;
         self
@@ -87,9 +88,8 @@ impl OpenOptions {
     }
 
     fn check(&self) -> SysResult<()> {
-        let changes = self.truncate || self.creates();
         let sound = (self.read || self.writes())
-            && (!changes || self.writes())
+            && (!self.truncate || self.writes())
             && !(self.append && self.truncate && !self.create_new);
         if sound { Ok(()) } else { Err(Errno::INVAL) }
     }
@@ -148,19 +148,17 @@ impl Core {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
-        let follow = if options.create_new { Follow::NotLast } else { Follow::Last };
-        if options.creates() && path.ends_with(b"/") {
-            // Before it is known what the name is, as in the kernel.
-            let walked = self.walk(trim_slashes(path), Follow::NotLast)?;
-            if matches!(walked.last, Last::Name(_)) {
-                return Err(Errno::ISDIR);
-            }
-        }
+        let (path, follow, slash) = match (options.create_new, options.create) {
+            (true, _) => (trim_slashes(path), Follow::NotLast, path.ends_with(b"/")),
+            (false, true) => (path, Follow::LastUnlessSlash, false),
+            (false, false) => (path, Follow::Last, false),
+        };
         let walked = self.walk(path, follow)?;
         let Last::Name(name) = &walked.last else {
             return Err(if options.create_new { Errno::EXIST } else { Errno::ISDIR });
         };
-        if walked.slash && options.creates() {
+        if (slash || walked.slash) && options.creates() {
+            // Before it is known what the name is, as in the kernel.
             return Err(Errno::ISDIR);
         }
         let seen = match walked.seen {

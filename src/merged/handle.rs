@@ -189,7 +189,7 @@ impl Node {
     }
 
     /// Creates a regular file, which must not exist, and opens it as the options say, whatever its
-    /// mode allows.
+    /// mode allows; for reading alone too.
     ///
     /// # Errors
     /// As `open(2)` with `O_CREAT | O_EXCL`.

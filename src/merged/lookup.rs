@@ -65,7 +65,7 @@ impl Core {
 
     fn look_up(&self, dir: &Arc<Node>, name: &[u8], learn: bool) -> SysResult<Seen> {
         if name.len() > LONGEST_NAME {
-            return Err(Errno::NAMETOOLONG);
+            return Err(if dir.is_directory() { Errno::NAMETOOLONG } else { Errno::NOTDIR });
         }
         loop {
             if let Some(node) = dir.alive(name) {

@@ -237,14 +237,18 @@ impl Node {
     /// For a change of names; of an emptied directory, of none.
     ///
     /// # Errors
-    /// ENOENT where the directory itself was removed.
+    /// ENOENT where the directory itself was removed; ENOTDIR where it is none.
     pub(super) fn change_names<'a, const N: usize>(
         &'a self,
         names: [&'a [u8]; N],
     ) -> SysResult<Change<'a, N>> {
         let guard = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let change = Change { dir: self, names, _alone: guard };
-        if self.is_gone() { Err(Errno::NOENT) } else { Ok(change) }
+        match self.is_directory() {
+            false => Err(Errno::NOTDIR),
+            true if self.is_gone() => Err(Errno::NOENT),
+            true => Ok(change),
+        }
     }
 
     /// The node that is alive for a name in this directory.

@@ -14,11 +14,15 @@ use crate::sys::dir::{SysResult, type_of};
 /// As many symlinks as the kernel follows in one path.
 pub(crate) const MOST_LINKS: u32 = 40;
 
-/// Whether a symlink that a path ends in is resolved; one with a slash behind it always is.
+/// Whether a symlink that a path ends in is resolved; one with a slash behind it is unless
+/// that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Follow {
     Last,
     NotLast,
+    /// For what may have to be created: it is resolved but for one with a slash behind it, at which
+    /// no file can be created, so the walk ends there with nothing known of the name.
+    LastUnlessSlash,
 }
 
 /// Where a path ends.
@@ -155,14 +159,19 @@ impl Core {
             // Before anything is said of the name, or of another path of the same operation.
             self.may_search(dir)?;
         }
-        if end && !slash && follow == Follow::NotLast {
+        let stops_at = match follow {
+            Follow::Last => None,
+            Follow::NotLast => Some(false),
+            Follow::LastUnlessSlash => Some(true),
+        };
+        if end && stops_at == Some(slash) {
             return Ok(Step::End(None));
         }
         let seen = self.see(dir, name)?;
         if matches!(seen, Seen::Absent) {
             return if end { Ok(Step::End(Some(seen))) } else { Err(Errno::NOENT) };
         }
-        let follows = !end || slash || follow == Follow::Last;
+        let follows = !end || slash || follow != Follow::NotLast;
         if follows && let Some(target) = self.link_target(name, &seen)? {
             return Ok(Step::Link(target));
         }

@@ -24,6 +24,8 @@ pub(super) enum Op {
     Append(String, String),
     OpenWrite(String),
     CreateNew(String, u32),
+    /// Opens for reading alone, and creates what is not there.
+    ReadOrCreate(String, u32),
     Truncate(String, u64),
     PunchHole(String, u64, u64),
     Mkdir(String, u32),
@@ -134,6 +136,10 @@ fn run_on_tree(tree: &Tree, op: &Op) -> crate::Result<String> {
         }
         Op::OpenWrite(path) => {
             tree.open_with(path, options().read(true).write(true)).map(drop).map(done)
+        }
+        Op::ReadOrCreate(path, mode) => {
+            let mut options = options();
+            tree.open_with(path, options.read(true).create(true).mode(*mode)).map(drop).map(done)
         }
         Op::CreateNew(path, mode) => {
             let mut options = options();
@@ -267,6 +273,7 @@ impl Mounted {
         | Op::Patch(path, ..)
         | Op::Append(path, _)
         | Op::OpenWrite(path)
+        | Op::ReadOrCreate(path, _)
         | Op::PunchHole(path, ..)) = op
         else {
             return Ok(());
@@ -307,6 +314,9 @@ impl Mounted {
             }
             Op::Read(_) | Op::Write(..) | Op::Patch(..) | Op::Append(..) => self.data(op),
             Op::OpenWrite(path) => self.open(path, OFlags::RDWR, 0).map(|_| "done".to_owned()),
+            Op::ReadOrCreate(path, mode) => {
+                self.open(path, OFlags::CREATE, *mode).map(|_| "done".to_owned())
+            }
             Op::CreateNew(path, mode) => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
                 self.open(path, flags, *mode).map(|_| "done".to_owned())

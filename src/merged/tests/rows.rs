@@ -142,6 +142,20 @@ rows! {
         Link(s("d"), s("n")), Link(s("f"), s("d")), Link(s("none"), s("f")), Link(s("f"), s("n/")),
         Link(s("f"), s("d/")), wr("l", "through"), wr("l2/f", "through"), md("new/"), md("l2/new/"),
     ];
+    create_to_read: [["f=1", "d/", "w=1", "l->none", "d/x=1"]] => [
+        ReadOrCreate(s("f"), 0o600), ReadOrCreate(s("n"), 0), ReadOrCreate(s("d"), 0o600), ReadOrCreate(s("d/"), 0o600),
+        rm("w"), ReadOrCreate(s("w"), 0o640), ReadOrCreate(s("l"), 0o604), ReadOrCreate(s("d/x"), 0o604), Stat(s("f")),
+        ReadOrCreate(s("f/y"), 0o604), ReadOrCreate(s("none/y"), 0o604), wr("w", "new"), Stat(s("w")),
+    ];
+    create_through_symlinks_with_slashes: [
+        ["f=1", "d/", "loop->loop/", "to_f->f/", "to_d->d/", "dangles->none/x", "to_dangles->dangles/", "self->self", "n->new/"]
+    ] => [
+        wr("loop", ""), wr("to_f", ""), wr("to_d", ""), wr("to_dangles", ""), wr("self", ""), wr("self/", ""), wr("loop/", ""),
+        wr("dangles", ""), wr("dangles/", ""), wr("n", ""), wr("none/x/", ""), wr("d/.", ""), wr("f/", ""), OpenWrite(s("loop")),
+        OpenWrite(s("to_f")), OpenWrite(s("to_d")), OpenWrite(s("loop/")), OpenWrite(s("dangles/")), Read(s("to_f")),
+        CreateNew(s("loop"), 0o600), CreateNew(s("loop/"), 0o600), CreateNew(s("self/"), 0o600), CreateNew(s("none/x/"), 0o600),
+        CreateNew(s("d/."), 0o600), CreateNew(s("dangles/"), 0o600), ReadOrCreate(s("loop"), 0o600), ReadOrCreate(s("to_d"), 0o600),
+    ];
     names_too_long: [["f=1"]] => [
         Stat("n".repeat(256)), md(&"n".repeat(256)), md(&"n".repeat(255)), rm(&"x".repeat(256)),
         mv("f", &"y".repeat(256)),
