@@ -276,7 +276,11 @@ fn threads_share_a_tree() {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let listing = |dir: &Node| dir.read_dir().unwrap();
+    // A copied-up file has a number of its own in the next tree.
+    let listing = |dir: &Node| -> Vec<_> {
+        let entries = dir.read_dir().unwrap();
+        entries.iter().map(|entry| (entry.name_bytes().to_vec(), entry.kind())).collect()
+    };
     let seen = listing(&shared);
     drop(shared);
     drop(tree);
@@ -285,8 +289,8 @@ fn threads_share_a_tree() {
     assert_eq!(listing(&tree.root().lookup("shared").unwrap()), seen);
     for (number, model) in models.iter().enumerate() {
         let dir = tree.root().lookup(format!("d{number}")).unwrap();
-        let found = listing(&dir).into_iter().map(|entry| {
-            let name = String::from_utf8(entry.name_bytes().into()).unwrap();
+        let found = listing(&dir).into_iter().map(|(name, _)| {
+            let name = String::from_utf8(name).unwrap();
             let text = text(&dir.lookup(&name).unwrap());
             (name, text)
         });
@@ -327,4 +331,71 @@ fn lookups_beside_changes_are_never_stale() {
         }
         over.store(true, Ordering::Release);
     });
+}
+
+/// A listing tells the numbers that the attributes tell, whatever was copied up, held or let go.
+#[test]
+fn listings_tell_the_numbers() {
+    let files =
+        [("d/f", "1"), ("d/g", "2"), ("d/sub/x", "3"), ("d/other/x", "4"), ("d/both/x", "5")];
+    let place = place([&files, &[("d/both/y", "6"), ("d/f", "hidden")]]);
+    std::fs::hard_link(place.path().join("lower0/d/g"), place.path().join("lower0/d/h")).unwrap();
+    let numbers = |tree: &Tree| -> BTreeMap<Vec<u8>, u64> {
+        let told = |dir: &str| {
+            let entries = tree.read_dir(dir).unwrap().into_iter();
+            let of =
+                |entry: &overlay2::merged::DirEntry| (entry.name_bytes().to_vec(), entry.ino());
+            entries.map(|entry| of(&entry)).collect::<BTreeMap<_, _>>()
+        };
+        let numbers = told("d");
+        for (name, number) in &numbers {
+            let path = format!("d/{}", String::from_utf8_lossy(name));
+            assert_eq!(tree.metadata(&path).unwrap().ino(), *number, "{path}");
+        }
+        assert_eq!(told("d"), numbers);
+        numbers
+    };
+    let tree = open(place.path());
+    let before = numbers(&tree);
+    tree.set_permissions("d/f", 0o600).unwrap();
+    tree.set_permissions("d/sub", 0o700).unwrap();
+    tree.write("d/both/x", "new").unwrap();
+    assert_eq!(numbers(&tree), before);
+    let held = tree.node("d/g").unwrap();
+    held.set_permissions(0o600).unwrap();
+    tree.write("d/new", "").unwrap();
+    tree.create_dir("d/dir", 0o755).unwrap();
+    tree.remove_dir_all("d/other").unwrap();
+    tree.create_dir("d/other", 0o755).unwrap();
+    let after = numbers(&tree);
+    drop(held);
+    assert_eq!(numbers(&tree), after);
+    for name in ["f", "h", "sub", "both"] {
+        assert_eq!(after.get(name.as_bytes()), before.get(name.as_bytes()), "{name}");
+    }
+    drop(tree);
+    numbers(&open(place.path()));
+}
+
+#[test]
+fn descriptors_and_room() {
+    let place = place([&[("f", "old")], &[]]);
+    let tree = open(place.path());
+    let read = |descriptor: std::os::fd::OwnedFd| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(descriptor), &mut text).unwrap();
+        text
+    };
+    let early = tree.open("f").unwrap();
+    let lower = early.descriptor().unwrap();
+    tree.write("f", "newer").unwrap();
+    assert_eq!(read(early.descriptor().unwrap()), "newer");
+    assert_eq!(read(lower), "old");
+    let space = tree.space().unwrap();
+    let told = rustix::fs::statvfs(place.path().join("upper")).unwrap();
+    let theirs = (told.f_frsize, told.f_blocks, told.f_files, told.f_namemax);
+    assert_eq!((space.block_size, space.blocks, space.files, space.longest_name), theirs);
+    assert!(space.available_blocks <= space.free_blocks && space.free_blocks <= space.blocks);
+    assert_eq!(errno(tree.node("f/x")), ENOTDIR);
+    assert_eq!(tree.node("/").unwrap().id(), tree.root().id());
 }

@@ -1,124 +1,23 @@
-//! Open files: [`OpenOptions`] and [`File`].
+//! Open files.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
-use rustix::fs::{Access, FallocateFlags, FileType, OFlags};
+use rustix::fs::{Access, FallocateFlags, FileType};
 use rustix::io::Errno;
 
 use super::copy_up::{Data, open_data};
 use super::metadata::Metadata;
 use super::node::{Access as Held, Node, Real, lock};
+use super::open_options::OpenOptions;
 use super::path::{Follow, Last, trim_slashes};
 use super::read::bytes;
 use super::{Core, Tree};
 use crate::error::{Context, Result};
 use crate::sys::dir::{self, SysResult};
-
-/// How a file is opened, as [`std::fs::OpenOptions`].
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    read: bool,
-    write: bool,
-    append: bool,
-    truncate: bool,
-    create: bool,
-    create_new: bool,
-    mode: Option<u32>,
-}
-
-impl OpenOptions {
-    /// Opens for nothing yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// For reading.
-    pub fn read(&mut self, yes: bool) -> &mut Self {
-        self.read = yes;
-        self
-    }
-
-    /// For writing. A lower file is copied up when it is opened so, written or not.
-    pub fn write(&mut self, yes: bool) -> &mut Self {
-        self.write = yes;
-        self
-    }
-
-    /// For writing at the end, wherever that is then.
-    pub fn append(&mut self, yes: bool) -> &mut Self {
-        self.append = yes;
-        self
-    }
-
-    /// Cuts the file to nothing; of a lower file, no data is copied up.
-    pub fn truncate(&mut self, yes: bool) -> &mut Self {
-        self.truncate = yes;
-        self
-    }
-
-    /// Creates the file where there is none; of a dangling symlink, its target. Other than with
-    /// `std`, it may be opened for reading alone.
-    pub fn create(&mut self, yes: bool) -> &mut Self {
-        self.create = yes;
-        self
-    }
-
-    /// Creates the file, and fails with EEXIST where there is anything of that name.
-    pub fn create_new(&mut self, yes: bool) -> &mut Self {
-        self.create_new = yes;
-        self
-    }
-
-    /// The permission bits of a new file, 0666 unless this is called; the umask applies.
-    pub fn mode(&mut self, mode: u32) -> &mut Self {
-        self.mode = Some(mode);
-        self
-    }
-
-    fn creates(&self) -> bool {
-        self.create || self.create_new
-    }
-
-    fn writes(&self) -> bool {
-        self.write || self.append
-    }
-
-    fn check(&self) -> SysResult<()> {
-        let sound = (self.read || self.writes())
-            && (!self.truncate || self.writes())
-            && !(self.append && self.truncate && !self.create_new);
-        if sound { Ok(()) } else { Err(Errno::INVAL) }
-    }
-
-    /// How a file that is found is held: as it is read, or its data copied up.
-    fn hold(&self) -> OFlags {
-        match (self.writes(), self.create_new) {
-            (_, true) => OFlags::PATH,
-            (true, _) => OFlags::RDWR,
-            _ => OFlags::RDONLY,
-        }
-    }
-
-    /// Refuses options that ask for a new file.
-    pub(super) fn check_existing(&self) -> SysResult<()> {
-        if self.creates() { Err(Errno::INVAL) } else { self.check() }
-    }
-
-    fn flags(&self) -> OFlags {
-        let mut flags = match (self.read, self.writes()) {
-            (true, true) => OFlags::RDWR,
-            (false, true) => OFlags::WRONLY,
-            _ => OFlags::RDONLY,
-        };
-        flags.set(OFlags::APPEND, self.append);
-        flags.set(OFlags::TRUNC, self.truncate);
-        flags
-    }
-}
 
 /// An open regular file of the merged tree.
 ///
@@ -368,6 +267,18 @@ impl File {
     /// As `fchmod(2)`; EEXIST, as the kernel answers, for a lower file without a name.
     pub fn set_permissions(&self, mode: u32) -> io::Result<()> {
         Ok(self.core.chmod(&self.node, mode)?)
+    }
+
+    /// A descriptor of its own for what is read and written now, to be handed to calls that this
+    /// type has no method for: `sendfile`, `splice`, io_uring, a passthrough of FUSE.
+    ///
+    /// It may be open for more than was asked for. One that was taken while a lower file was open
+    /// for reading goes on reading that file after it was copied up, which this handle does not.
+    ///
+    /// # Errors
+    /// As `fcntl(2)` with `F_DUPFD_CLOEXEC`.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.real()?.as_fd().try_clone_to_owned()
     }
 
     /// Waits until data and attributes are on disk.

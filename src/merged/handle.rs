@@ -12,7 +12,7 @@ use super::create::New;
 use super::lookup::Seen;
 use super::metadata::{DirEntry, EntryKind, Metadata};
 use super::node;
-use super::path::read_held_link;
+use super::path::{Follow, read_held_link};
 use super::rename::{End, RenameMode};
 use super::tree::{SetTime, times};
 use super::xattrs::XattrMode;
@@ -77,6 +77,32 @@ impl Tree {
     /// The root directory, from which [`Node::lookup`] leads to everything else.
     pub fn root(&self) -> Node {
         Node::new(&self.core, &self.core.root)
+    }
+
+    /// The node that a path leads to, itself where that is a symlink.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let scratch = tempfile::tempdir()?;
+    /// # std::fs::create_dir(scratch.path().join("etc"))?;
+    /// # std::fs::write(scratch.path().join("etc/motd"), "hello")?;
+    /// # use overlay2::merged::{Options, Tree};
+    /// # use overlay2::{Dir, Namespace};
+    /// # let layers = vec![Dir::open_ambient(scratch.path())?];
+    /// # let tree = Tree::read_only(layers, &Options::new(Namespace::User))?;
+    /// let motd = tree.node("etc/motd")?;
+    /// assert_eq!(motd.id(), tree.root().lookup("etc")?.lookup("motd")?.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As `lstat(2)`.
+    pub fn node(&self, path: impl AsRef<Path>) -> Result<Node> {
+        let path = path.as_ref();
+        let node = self.core.resolve(super::read::bytes(path), Follow::NotLast);
+        let core = Arc::clone(&self.core);
+        node.map(|node| Node { core, node }).during("look up", path)
     }
 }
 

@@ -227,6 +227,11 @@ impl Core {
         if self.upper.is_none() || layer != 0 {
             return own;
         }
+        self.shown(own)
+    }
+
+    /// The number under which a file of the upper layer is shown, by its own.
+    pub(super) fn shown(&self, own: Identity) -> Identity {
         lock(&self.shown_as).get(&own).copied().unwrap_or(own)
     }
 

@@ -231,6 +231,7 @@ impl Metadata {
 pub struct DirEntry {
     pub(super) name: Box<[u8]>,
     pub(super) kind: EntryKind,
+    pub(super) ino: u64,
 }
 
 impl DirEntry {
@@ -247,5 +248,13 @@ impl DirEntry {
     /// What it is.
     pub fn kind(&self) -> EntryKind {
         self.kind
+    }
+
+    /// The inode number, as [`Metadata::ino`] shows it, and as constant. The directory tells it
+    /// with the name, so it costs nothing, but for a directory of the UpperDir: what lies below it
+    /// has the number, so it is looked up. Where it may not be, and where something is mounted,
+    /// it is the number in the directory.
+    pub fn ino(&self) -> u64 {
+        self.ino
     }
 }

@@ -9,12 +9,13 @@ use rustix::io::Errno;
 
 use super::lookup::Seen;
 use super::metadata::{DirEntry, EntryKind, Metadata};
-use super::node::{Node, Real};
+use super::node::{Identity, Node, Real};
 use super::path::{Follow, Last};
-use super::{Core, Tree};
+use super::{Core, Redirects, Tree};
 use crate::error::{Context, Result};
+use crate::format::listing::{MergedEntry, Places};
 use crate::format::lookup::{FoundFile, MergedDir};
-use crate::sys::dir::SysResult;
+use crate::sys::dir::{Kind, SysResult};
 
 impl Core {
     /// The attributes of a node.
@@ -72,7 +73,8 @@ impl Core {
             };
             // None: it is gone since the listing was read.
             if let Some(kind) = kind {
-                named.push(DirEntry { name: entry.name.clone(), kind });
+                let (name, ino) = (entry.name.clone(), self.number_of(node, entry));
+                named.push(DirEntry { name, kind, ino });
             }
         }
         Ok(named)
@@ -82,6 +84,32 @@ impl Core {
         match self.see(dir, name)? {
             Seen::Absent => Ok(None),
             seen => self.seen_metadata(&seen, name).map(|metadata| Some(metadata.kind())),
+        }
+    }
+
+    /// The inode number under which a name of a listing is shown, found with no system call
+    /// wherever that can be.
+    fn number_of(&self, dir: &Arc<Node>, entry: &MergedEntry) -> u64 {
+        if let Some(node) = dir.alive(&entry.name) {
+            return node.identity().ino;
+        }
+        let Some(upper) = &self.upper else { return entry.ino };
+        let is_in_upper = entry.part() == 0 && dir.real().layer().is_ok_and(|topmost| topmost == 0);
+        if !is_in_upper {
+            return entry.ino;
+        }
+        if !matches!(entry.kind, Kind::Directory | Kind::Unknown) {
+            return self.shown(Identity { dev: upper.device, ino: entry.ino }).ino;
+        }
+        // The number is that of a directory below, where there is one.
+        let is_alone = matches!(entry.places, Places::One(_));
+        if is_alone && self.options.redirects == Redirects::Refuse {
+            return entry.ino;
+        }
+        match self.see(dir, &entry.name) {
+            Ok(Seen::Node(node)) => node.identity().ino,
+            Ok(Seen::File(file, ..)) => self.identity(&file.stat, file.layer).ino,
+            Ok(Seen::Absent) | Err(_) => entry.ino,
         }
     }
 

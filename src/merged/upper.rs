@@ -22,6 +22,8 @@ use crate::sys::xattr::{self, Target};
 pub(super) struct Upper {
     /// `work` in the WorkDir, as the kernel has it: emptied at each opening.
     pub(super) work: Dir,
+    /// The device that inode numbers of the UpperDir are numbers on.
+    pub(super) device: u64,
     next: AtomicU64,
     /// The name in `work` of the whiteout of which all others are links.
     whiteout: Mutex<Option<Arc<[u8]>>>,
@@ -71,9 +73,8 @@ impl Upper {
     /// `work/incompat` holds something: the mark of a volatile mount that was not ended properly.
     pub(super) fn open(upper: &Dir, work: &Dir) -> Result<Self> {
         let what = "WorkDir";
-        let same_device =
-            || -> SysResult<bool> { Ok(upper.stat_self()?.st_dev == work.stat_self()?.st_dev) };
-        if !same_device().during("stat", what)? {
+        let device = upper.stat_self().during("stat", "UpperDir")?.st_dev;
+        if work.stat_self().during("stat", what)?.st_dev != device {
             let message = "UpperDir and WorkDir are on different file systems";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
@@ -113,6 +114,7 @@ impl Upper {
         remove::empty_directory(&dir).during("empty work in", what)?;
         Ok(Self {
             work: dir,
+            device,
             next: AtomicU64::new(1),
             whiteout: Mutex::new(None),
             has_unnamed: AtomicBool::new(true),
