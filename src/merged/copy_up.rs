@@ -266,6 +266,7 @@ impl Core {
         let same_mode = same_owner && !has_xattrs && fresh.st_mode == stat.st_mode;
         if !same_mode && type_of(stat) != FileType::Symlink {
             inode_io::chmod(to, mode)?;
+            self.keep_group_bit(to, stat, mode)?;
         }
         // A truncation sets the times, which a new file has, and takes away what lets others act as
         // its owner.

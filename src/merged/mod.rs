@@ -24,6 +24,9 @@
 //!   a directory that its owner may not read, in a lower layer, cannot be looked into.
 //!   It is not asked for what a mount allows to who did not mount it: what is somebody else's is not
 //!   copied up (EPERM), what may not be read shows nothing of what it is (EACCES).
+//!   A process that may give files away but has no CAP_FSETID cannot give a copy the set-group-ID bit
+//!   of a group that it is not in: it is lost, as in a mount that such a process made, unless owners
+//!   are recorded.
 //! - Renaming one name of a copied-up file over another of the same file does nothing, as it should,
 //!   where a mount in a user namespace answers ESTALE, since it takes them for two files.
 //! - Ids that the user namespace cannot express are told from `nobody`, as which they show, only

@@ -81,6 +81,29 @@ impl Core {
         }
     }
 
+    /// Records of a copy the mode that was set, where the kernel has left out `S_ISGID` of it: it
+    /// does so for who is neither in the group nor has CAP_FSETID, and says nothing.
+    pub(super) fn keep_group_bit(
+        &self,
+        target: Target<'_>,
+        lower: &Stat,
+        mode: u32,
+    ) -> SysResult<()> {
+        if mode & S_ISGID == 0 || !self.records_owners() {
+            return Ok(());
+        }
+        let now = self.status(target)?;
+        if now.st_mode & S_ISGID != 0 || self.recorded(target, &now)?.is_some() {
+            return Ok(());
+        }
+        match type_of(lower) {
+            kind @ (FileType::RegularFile | FileType::Directory) => {
+                self.record_over(target, &self.record_of(lower), kind == FileType::Directory)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The group that a directory of the upper layer hands on although it is not its own on disk.
     pub(super) fn group_handed_on(&self, dir: &Dir) -> SysResult<Option<u32>> {
         if !self.records_owners() {

@@ -63,7 +63,7 @@ impl Prepared<'_> {
 
 impl Tree {
     /// The object that a path leads to, itself where it is a symlink.
-    pub(crate) fn node(&self, path: &Path) -> Result<handle::Node> {
+    pub(crate) fn open_node(&self, path: &Path) -> Result<handle::Node> {
         // What is open needs no `/proc` to be changed.
         let node = self.core.resolve_held(bytes(path), Follow::NotLast, OFlags::RDONLY);
         node.map(|node| handle::Node::new(&self.core, &node)).during("find", path)

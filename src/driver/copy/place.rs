@@ -191,7 +191,7 @@ impl Place for TreePlace<'_> {
     }
 
     fn give(&self, path: &Path, inode: &Inode) -> Result<u64> {
-        give_node(&self.tree.node(path)?, inode)
+        give_node(&self.tree.open_node(path)?, inode)
     }
 }
 

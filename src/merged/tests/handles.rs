@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::backend::{Backend, Op};
 use super::bed::{Bed, Manner};
 use super::machine::cases;
-use crate::merged::{OpenOptions, RenameMode};
+use crate::merged::{OpenOptions, Redirects, RenameMode};
 
 pub(super) fn bed(lines: &[&str]) -> Bed {
     Bed::new(&[lines.to_vec()], Manner::plain())
@@ -63,6 +63,24 @@ fn inode_numbers_stay_over_copy_up() {
     assert_eq!(tree.metadata("h").unwrap().ino(), before[2].1);
     tree.hard_link("h", "k").unwrap();
     assert_eq!(tree.metadata("k").unwrap().ino(), before[2].1);
+}
+
+/// A directory that was moved away from what lies below it keeps the number, in listings too.
+#[test]
+fn inode_numbers_stay_over_moves() {
+    let manner = Manner { redirects: Redirects::Write, ..Manner::plain() };
+    let bed = Bed::new(&[vec!["d/", "d/f=1", "x/"]], manner);
+    let tree = bed.tree();
+    let listed = |tree: &crate::merged::Tree, path: &str| {
+        let names = tree.read_dir(path).unwrap();
+        let [entry] = names.as_slice() else { panic!("{names:?}") };
+        (entry.ino(), tree.metadata(format!("{path}/n")).unwrap().ino())
+    };
+    let before = tree.metadata("d").unwrap().ino();
+    tree.rename("d", "x/n").unwrap();
+    assert_eq!(listed(&tree, "x"), (before, before));
+    drop(tree);
+    assert_eq!(listed(&bed.tree(), "x"), (before, before));
 }
 
 #[test]

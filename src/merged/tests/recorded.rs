@@ -121,3 +121,34 @@ fn devices_that_may_not_be_made_are_copied_up() {
     let looks = [stats(&["c", "moved", "linked", "d/c"]), vec![Op::ReadDir(s("/"))]].concat();
     check(test, &lines, &ops, &looks);
 }
+
+/// A process that may give files away, but not with the set-group-ID bit of a group that it is not
+/// in, records that.
+#[test]
+fn a_set_group_id_bit_that_cannot_be_set_is_recorded() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let test = "a_set_group_id_bit_that_cannot_be_set_is_recorded";
+    if !can_become(test) {
+        return;
+    }
+    let lines =
+        ["f=1", "f#0:1001", "f^2644", "g=1", "g#0:1001", "g^2755", "d/", "d#0:1001", "d^2775"];
+    let bed = bed(&[lines.map(s).to_vec()]);
+    let looks = || ["f", "g", "d"].map(|path| tree(&bed).run(&Op::Lstat(s(path))).unwrap());
+    let act = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::FSETID);
+        set_capabilities(None, sets).unwrap();
+        let tree = tree(&bed);
+        for path in ["f", "g", "d"] {
+            tree.run(&Op::SetTimes(s(path), 5)).unwrap();
+        }
+        tree.run(&Op::Mkdir(s("d/new"), 0o755)).unwrap();
+        tree.run(&Op::Lstat(s("d/new"))).unwrap()
+    };
+    let new = std::thread::scope(|scope| scope.spawn(act).join().unwrap());
+    assert!(new.contains(" 2755 (0, 1001) "), "{new}");
+    for (look, mode) in looks().iter().zip(["2644", "2755", "2775"]) {
+        assert!(look.contains(&format!(" {mode} (0, 1001) ")), "{look}");
+    }
+}
