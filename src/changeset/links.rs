@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use rustix::fs::FileType;
+
 use super::header::invalid;
 use super::tree::Node;
 use super::unpack::{HOPS, Unpack, as_data};
@@ -9,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::format::LowerLink;
 use crate::format::whiteout::PREFIX;
 use crate::layer_path::LayerPath;
+use crate::sys::dir::type_of;
 
 impl Unpack<'_> {
     /// Makes one more name of a file; where that is not there yet, notes that it is to be made.
@@ -175,11 +178,13 @@ impl Unpack<'_> {
                 if directory.opaque || directory.whiteouts.contains(name) {
                     return Ok(true);
                 }
-                // A file of this changeset is in the way.
-                if self.tree.find(&at).is_none()
-                    && self.handle(node)?.stat_if_exists(name).during("stat", &at)?.is_some()
-                {
-                    return Ok(true);
+                // A file of this changeset is in the way, unless it leads into what is below.
+                let there = match self.tree.find(&at) {
+                    Some(_) => None,
+                    None => self.handle(node)?.stat_if_exists(name).during("stat", &at)?,
+                };
+                if let Some(stat) = there {
+                    return Ok(at == *path || type_of(&stat) != FileType::Symlink);
                 }
             }
             at = parent;
