@@ -116,6 +116,18 @@ const ROWS: &[Row] = &[
         sees: "e>. y=y",
     },
     Row {
+        name: "e23_in_the_place_of_the_link_that_leads_there",
+        below: |layer| layer.symlink("b", ".").file("x", 0o644, "x"),
+        above: |layer| layer.file("b/x", 0o644, "through").file("b/b", 0o644, "own"),
+        sees: "b=own x=through",
+    },
+    Row {
+        name: "e21_a_hard_link_through_a_link_of_its_own_into_what_is_below",
+        below: |layer| layer.dir("b", 0o755).dir("b/a", 0o755).file("b/a/f", 0o644, "f"),
+        above: |layer| layer.symlink("b/l", "a").hard_link("h", "b/l/f", 0o644),
+        sees: "b b/a b/a/f=f b/l>a h=f",
+    },
+    Row {
         name: "e21_e23_a_link_to_nothing_is_replaced_through_a_link",
         below: |layer| layer.dir("etc", 0o755).file("etc/x", 0o644, "x").symlink("e", "/etc"),
         above: |layer| layer.hard_link("etc/d", "none", 0o644).dir("e/d", 0o700),

@@ -2,16 +2,31 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use rustix::fs::FileType;
-
 use super::header::invalid;
 use super::tree::Node;
-use super::unpack::{HOPS, Unpack, as_data};
+use super::unpack::{HOPS, Missing, Unpack, as_data};
 use crate::error::{Context, Result};
 use crate::format::LowerLink;
 use crate::format::whiteout::PREFIX;
 use crate::layer_path::LayerPath;
-use crate::sys::dir::type_of;
+
+/// Where a walk led.
+pub(super) enum Walked {
+    To(Node),
+    /// Past what this changeset has so far, to this path.
+    Out(LayerPath),
+    /// To what is no directory, or to a path that only what is not there tells.
+    Nowhere,
+}
+
+impl Walked {
+    pub(super) fn node(self) -> Option<Node> {
+        match self {
+            Self::To(node) => Some(node),
+            Self::Out(_) | Self::Nowhere => None,
+        }
+    }
+}
 
 impl Unpack<'_> {
     /// Makes one more name of a file; where that is not there yet, notes that it is to be made.
@@ -50,12 +65,13 @@ impl Unpack<'_> {
         Ok(())
     }
 
-    /// Where a path leads in what was made so far, when symlinks on the way are followed.
+    /// Where a path leads, when symlinks on the way that were made so far are followed.
     fn physical(&mut self, path: &LayerPath) -> Result<LayerPath> {
         let Some((parent, name)) = path.split() else { return Ok(LayerPath::root()) };
-        Ok(match self.existing_directory(&parent)? {
-            Some(node) => self.tree.get(node).path.join(name),
-            None => path.clone(),
+        Ok(match self.walk(&parent, Missing::Leave)? {
+            Walked::To(node) => self.tree.get(node).path.join(name),
+            Walked::Out(parent) => parent.join(name),
+            Walked::Nowhere => path.clone(),
         })
     }
 
@@ -178,13 +194,11 @@ impl Unpack<'_> {
                 if directory.opaque || directory.whiteouts.contains(name) {
                     return Ok(true);
                 }
-                // A file of this changeset is in the way, unless it leads into what is below.
-                let there = match self.tree.find(&at) {
-                    Some(_) => None,
-                    None => self.handle(node)?.stat_if_exists(name).during("stat", &at)?,
-                };
-                if let Some(stat) = there {
-                    return Ok(at == *path || type_of(&stat) != FileType::Symlink);
+                // A file of this changeset is in the way.
+                if self.tree.find(&at).is_none()
+                    && self.handle(node)?.stat_if_exists(name).during("stat", &at)?.is_some()
+                {
+                    return Ok(true);
                 }
             }
             at = parent;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use super::unpack::Unpack;
+use crate::error::{Context, Result};
 use crate::layer_path::LayerPath;
 use crate::sys::Dir;
 use crate::sys::dir::SysResult;
@@ -24,6 +25,20 @@ impl LinksBelow {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether something is in the place of one of them in what was made of a changeset.
+    pub(super) fn has_any_in(&self, made: &Dir) -> Result<bool> {
+        for path in self.0.keys() {
+            let Some((parent, name)) = path.split() else { continue };
+            let found = made.descend_as_path(&parent).and_then(|dir| dir.stat_if_exists(name));
+            match found {
+                Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Ok(Some(_)) => return Ok(true),
+                Err(error) => return Err(error).during("look up", path),
+            }
+        }
+        Ok(false)
     }
 
     /// Adds those of another one.

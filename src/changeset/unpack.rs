@@ -13,6 +13,7 @@ use super::attributes::{Attach, Given};
 use super::entry::{Body, Entry};
 use super::header::invalid;
 use super::limits;
+use super::links::Walked;
 use super::links_below::LinksBelow;
 use super::reader::TarReader;
 use super::split::SplitWriter;
@@ -335,19 +336,19 @@ impl<'a> Unpack<'a> {
         if let Some(node) = self.tree.find(path) {
             return Ok(node);
         }
-        let node = self.walk(path, Missing::Make)?;
+        let node = self.walk(path, Missing::Make)?.node();
         node.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("directory {path}")))
     }
 
     /// The directory at `path` where this changeset has it so far.
     pub(super) fn existing_directory(&mut self, path: &LayerPath) -> Result<Option<Node>> {
-        match self.tree.find(path) {
-            Some(node) => Ok(Some(node)),
-            None => self.walk(path, Missing::Leave),
-        }
+        self.walk(path, Missing::Leave).map(Walked::node)
     }
 
-    fn walk(&mut self, path: &LayerPath, missing: Missing) -> Result<Option<Node>> {
+    pub(super) fn walk(&mut self, path: &LayerPath, missing: Missing) -> Result<Walked> {
+        if let Some(node) = self.tree.find(path) {
+            return Ok(Walked::To(node));
+        }
         let mut names: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
         let mut node = Tree::ROOT;
         let mut hops = 0;
@@ -378,12 +379,19 @@ impl<'a> Unpack<'a> {
                     }
                     limits::check(names.len(), self.limits.depth, "names in a path")?;
                 }
-                Err(Errno::INVAL) if missing == Missing::Leave => return Ok(None),
+                Err(Errno::INVAL) if missing == Missing::Leave => return Ok(Walked::Nowhere),
                 Err(Errno::INVAL) => return Err(no_directory(&child)),
                 Err(Errno::NOENT) if missing == Missing::Leave => {
                     // What a link leads into and out of again would be made for an entry.
+                    let rest = names.clone();
                     if !leave_again(&mut names) {
-                        return Ok(None);
+                        // A hard link that waits for its target is no directory.
+                        let is_open = self.links.contains_key(&child)
+                            || rest.iter().any(|name| name == b"..");
+                        return Ok(match is_open {
+                            true => Walked::Nowhere,
+                            false => Walked::Out(rest.iter().fold(child, |at, name| at.join(name))),
+                        });
                     }
                 }
                 Err(Errno::NOENT) if self.links.contains_key(&child) => {
@@ -401,7 +409,7 @@ impl<'a> Unpack<'a> {
                 Err(error) => return Err(error).during("look up", &child),
             }
         }
-        Ok(Some(node))
+        Ok(Walked::To(node))
     }
 
     /// A directory, opened so that it can be resolved from.
@@ -451,7 +459,7 @@ impl<'a> Unpack<'a> {
 
 /// What is done at a directory that is not there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
+pub(super) enum Missing {
     Make,
     Leave,
 }

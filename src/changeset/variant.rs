@@ -81,7 +81,8 @@ pub(crate) fn resolve(
     let Builder { mut layer, mut places, namespace, .. } = builder;
     // What makes no sense may have been replaced by the time.
     let is_odd = built.as_ref().is_err_and(|error| error.kind() == ErrorKind::InvalidData);
-    let in_order = places.in_order || options.has_replaced || is_odd;
+    let in_order =
+        places.in_order || options.has_replaced || is_odd || places.links_below.has_any_in(into)?;
     if in_order && !places.links_below.is_empty() {
         return Ok(Some(places.links_below));
     }

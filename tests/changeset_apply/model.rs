@@ -86,6 +86,14 @@ struct Model {
     inodes: usize,
 }
 
+/// Where symlinks lead.
+enum Walked {
+    To(String),
+    /// Past what is there so far.
+    Out(String),
+    Nowhere,
+}
+
 fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
 }
@@ -101,6 +109,13 @@ fn is_below(path: &str, top: &str) -> bool {
 impl Model {
     /// Follows symlinks to a directory; `None` where it is not there and not to be made.
     fn directory(&mut self, path: &str, make: bool) -> Outcome<Option<String>> {
+        Ok(match self.walk(path, make)? {
+            Walked::To(path) => Some(path),
+            Walked::Out(_) | Walked::Nowhere => None,
+        })
+    }
+
+    fn walk(&mut self, path: &str, make: bool) -> Outcome<Walked> {
         let mut todo: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let (mut at, mut hops) = (String::new(), 0);
         while let Some(name) = todo.pop() {
@@ -125,16 +140,20 @@ impl Model {
                     todo.extend(target.split('/').rev().map(str::to_owned));
                 }
                 Some(_) if make => return Err(Refused),
-                Some(_) => return Ok(None),
+                Some(_) => return Ok(Walked::Nowhere),
                 None if make => {
                     let new = File::Directory { opaque: false, explicit: false };
                     self.files.insert(next.clone(), new);
                     at = next;
                 }
-                None => return Ok(None),
+                None if todo.iter().any(|name| name == "..") => return Ok(Walked::Nowhere),
+                None => {
+                    let rest = todo.iter().rev().filter(|name| !matches!(name.as_str(), "" | "."));
+                    return Ok(Walked::Out(rest.fold(next, |at, name| join(&at, name))));
+                }
             }
         }
-        Ok(Some(at))
+        Ok(Walked::To(at))
     }
 
     /// Where a new entry goes; its parents are there afterwards.
@@ -147,8 +166,10 @@ impl Model {
     /// Where a path leads that need not be there.
     fn physical(&mut self, path: &str) -> Outcome<String> {
         let (parent, name) = split(path);
-        let parent = self.directory(parent, false)?;
-        Ok(parent.map_or_else(|| path.to_owned(), |parent| join(&parent, name)))
+        Ok(match self.walk(parent, false)? {
+            Walked::To(parent) | Walked::Out(parent) => join(&parent, name),
+            Walked::Nowhere => path.to_owned(),
+        })
     }
 
     /// Removes what earlier entries made; `true` where there was something.
