@@ -51,6 +51,28 @@ impl Compression {
         Ok((Self::detect(&prefix), Cursor::new(prefix).chain(reader)))
     }
 
+    /// What to say of `what` that is to be a tar but known to be something else, by what it begins with.
+    pub(crate) fn packed_otherwise(what: &str, begin: &[u8]) -> Option<Error> {
+        const KNOWN: [(&[u8], &str); 4] = [
+            (b"\xfd7zXZ\0", "xz"),
+            (b"BZh", "bzip2"),
+            (b"\x04\x22\x4d\x18", "lz4"),
+            (b"LZIP", "lzip"),
+        ];
+        let message = match Self::detect(begin) {
+            Self::None => {
+                let (_, how) = KNOWN.iter().find(|(magic, _)| begin.starts_with(magic))?;
+                format!("the {what} is compressed with {how}")
+            }
+            again => format!("the {what} is compressed with {again}, a second time"),
+        };
+        Some(
+            Error::new(ErrorKind::Unsupported, message).hint(
+                "it has to be a tar, plain or compressed with gzip or zstd: decompress it first",
+            ),
+        )
+    }
+
     /// A reader of the uncompressed bytes of `reader`.
     ///
     /// It reads to the end of `reader`. Zeros behind the last gzip member are passed over, as

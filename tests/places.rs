@@ -204,3 +204,43 @@ fn a_full_btrfs_is_emptied_by_removing() {
     assert_eq!(fs::metadata(store.root().join("ballast")).unwrap().len(), 1 << 20);
     store.ok(["check"]);
 }
+
+#[test]
+fn a_copy_of_a_store_may_lack_what_was_empty() {
+    let store = Store::new();
+    store.ok(["images"]);
+    for name in ["trash", "staging", "images"] {
+        fs::remove_dir(store.root().join(name)).unwrap();
+        store.ok(["images"]);
+        assert!(store.root().join(name).is_dir(), "{name}");
+    }
+    let dangling = store.scratch().join("dangling");
+    std::os::unix::fs::symlink("nothing", &dangling).unwrap();
+    let error = Store::at(dangling).fails(["images"]);
+    assert!(error.contains("symlink to a directory that is not there"), "{error}");
+}
+
+#[test]
+fn standard_output_is_named_where_it_is_full() {
+    let store = Store::new();
+    for command in [&["info"][..], &["images"], &["images", "--format", "json"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = store.command().args(command).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains("write to standard output: No space left"), "{command:?}: {said}");
+        assert_eq!(done.status.code(), Some(1), "{command:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_compressed_otherwise_is_named() {
+    let store = Store::new();
+    for (begin, name) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"BZh9", "bzip2")] {
+        for length in [100, 4000] {
+            let file = store.scratch().join("archive");
+            fs::write(&file, [begin, &vec![7; length]].concat()).unwrap();
+            let error = store.fails(["load".as_ref(), "-i".as_ref(), file.as_os_str()]);
+            assert!(error.contains(&format!("is compressed with {name}")), "{length}: {error}");
+        }
+    }
+}

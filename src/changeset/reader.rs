@@ -78,7 +78,7 @@ impl<R: BufRead> TarReader<R> {
                 return Ok(None);
             };
             let parsed = Header::parse(&block).map_err(|error| match self.entries {
-                0 => packed_otherwise(&block).unwrap_or(error),
+                0 => Compression::packed_otherwise("changeset", &block).unwrap_or(error),
                 _ => error,
             });
             let Some(header) = parsed? else {
@@ -283,7 +283,7 @@ impl<R: BufRead> TarReader<R> {
                     return Ok(None);
                 }
                 let begin = block.get(..filled).filter(|_| self.entries == 0).unwrap_or_default();
-                let error = packed_otherwise(begin);
+                let error = Compression::packed_otherwise("changeset", begin);
                 return Err(error.unwrap_or_else(|| truncated("inside a header")));
             }
             let piece = self.slice((BLOCK - filled) as u64)?;
@@ -379,22 +379,4 @@ fn c_string(mut payload: Vec<u8>) -> Option<Vec<u8>> {
 fn truncated(place: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("the changeset is truncated: it ends {place}"))
         .hint("fetch or build the archive again")
-}
-
-/// What to say of data that is no tar but known to be something else, by what it begins with.
-fn packed_otherwise(begin: &[u8]) -> Option<Error> {
-    const KNOWN: [(&[u8], &str); 4] =
-        [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x04\x22\x4d\x18", "lz4"), (b"LZIP", "lzip")];
-    let message = match Compression::detect(begin) {
-        Compression::None => {
-            let (_, how) = KNOWN.iter().find(|(magic, _)| begin.starts_with(magic))?;
-            format!("the changeset is compressed with {how}")
-        }
-        again => format!("the changeset is compressed with {again}, a second time"),
-    };
-    Some(
-        Error::new(ErrorKind::Unsupported, message).hint(
-            "a changeset is a tar, plain or compressed with gzip or zstd: decompress it first",
-        ),
-    )
 }

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use crate::compression::is_tar_header;
+use crate::compression::{Compression, is_tar_header};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::layer_path::LayerPath;
 
@@ -154,17 +154,20 @@ impl<R: Skip> TarReader<R> {
         if filled == 0 {
             return Ok(None);
         }
+        let begin = block.get(..filled).filter(|_| self.position == 0).unwrap_or_default();
+        let packed = Compression::packed_otherwise("archive", begin);
         if filled < block.len() {
             let error = io::ErrorKind::UnexpectedEof.into();
-            return Err(self.ended(error, "in the middle of a header"));
+            return Err(packed.unwrap_or_else(|| self.ended(error, "in the middle of a header")));
         }
         if ended {
             return Ok(None);
         }
         if !is_tar_header(block) {
-            return Err(self
-                .malformed("what should be a header has a wrong checksum")
-                .hint("the file is no tar archive, or it is damaged"));
+            return Err(packed.unwrap_or_else(|| {
+                self.malformed("what should be a header has a wrong checksum")
+                    .hint("the file is no tar archive, or it is damaged")
+            }));
         }
         self.position += BLOCK;
         Ok(Some(header))

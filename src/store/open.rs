@@ -153,7 +153,7 @@ fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -
     }
     let mut tops = Vec::with_capacity(TOP.len());
     for name in TOP {
-        tops.push((name, root.child(name.as_bytes()).during("open directory", name)?));
+        tops.push((name, top(&root, name, options.access)?));
     }
     let path = root.ambient_path().map_or_else(|| std::path::absolute(path), Ok);
     let path = path.during("resolve", "the store's path")?;
@@ -172,15 +172,30 @@ fn open(path: &Path, options: &StoreOptions, usual: Option<fn() -> Namespace>) -
 fn open_root(path: &Path, options: &StoreOptions) -> Result<Dir> {
     match Dir::open_ambient(path) {
         Err(error) if error.kind() == ErrorKind::NotFound && options.access == Access::Create => {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .during("create directory", path)?;
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.during("create directory", path).map_err(|error| match path.is_symlink() {
+                true => error.hint("it is a symlink to a directory that is not there: create that"),
+                false => error,
+            })?;
             Dir::open_ambient(path)
         }
         opened => opened,
     }
+}
+
+/// One of the store's directories. What copied the store may have left an empty one out.
+fn top(root: &Dir, name: &str, access: Access) -> Result<Dir> {
+    let dir = match root.child(name.as_bytes()) {
+        Err(Errno::NOENT) if access != Access::ReadOnly => {
+            match root.make_dir(name.as_bytes(), 0o700) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).during("create directory", name),
+            }
+            root.child(name.as_bytes()).and_then(|dir| harden(&dir, 0o700).map(|()| dir))
+        }
+        other => other,
+    };
+    dir.during("open directory", name)
 }
 
 /// Refuses file systems that lack what the store stands on: `renameat2` that never replaces, locks
@@ -238,11 +253,7 @@ fn make(
     refuse_foreign(root)?;
     harden(root, 0o700).during("set the mode of", path)?;
     for name in TOP {
-        match root.make_dir(name.as_bytes(), 0o700) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).during("create directory", name),
-        }
-        let dir = root.child(name.as_bytes()).during("open directory", name)?;
+        let dir = top(root, name, Access::Create)?;
         harden(&dir, 0o700).during("set the mode of", name)?;
     }
     let id = random::hex::<16>().during("read", "random bytes")?;

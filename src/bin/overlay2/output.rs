@@ -51,9 +51,7 @@ impl Output {
         if self.is_json() {
             return self.json(value);
         }
-        let mut out = io::stdout().lock();
-        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-        out.flush()
+        print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))
     }
 
     /// Prints lines whose bytes need not be UTF-8, or the value as JSON.
@@ -61,12 +59,12 @@ impl Output {
         if self.is_json() {
             return self.json(value);
         }
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        for line in lines {
-            out.write_all(line)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()
+        print(|out| {
+            lines.iter().try_for_each(|line| {
+                out.write_all(line)?;
+                out.write_all(b"\n")
+            })
+        })
     }
 
     /// Prints a path, whose bytes need not be UTF-8, or as JSON what `value` makes of it as text.
@@ -95,23 +93,31 @@ impl Output {
         for column in table.column_iter_mut() {
             column.set_padding((0, 3));
         }
-        let mut out = io::stdout().lock();
-        let mut lines = table.lines();
-        if let Some(header) = lines.next() {
-            let wanted = style::colours(&io::stdout());
-            writeln!(out, "{}", paint(header.trim_end(), style::HEADER, wanted))?;
-        }
-        lines.try_for_each(|line| writeln!(out, "{}", line.trim_end()))?;
-        out.flush()
+        print(|out| {
+            let mut lines = table.lines();
+            if let Some(header) = lines.next() {
+                let wanted = style::colours(&io::stdout());
+                writeln!(out, "{}", paint(header.trim_end(), style::HEADER, wanted))?;
+            }
+            lines.try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+        })
     }
 
     /// Prints a value as JSON, indented.
     pub(crate) fn json(&self, value: &impl Serialize) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-        writeln!(out)?;
-        out.flush()
+        print(|out| {
+            serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+            writeln!(out)
+        })
     }
+}
+
+/// Writes to standard output, and says so where that fails; the kind of the error stays.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = write(&mut out).and_then(|()| out.flush());
+    written
+        .map_err(|error| io::Error::new(error.kind(), format!("write to standard output: {error}")))
 }
 
 /// Lines that are printed one by one; headings among them once a line follows.

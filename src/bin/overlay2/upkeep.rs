@@ -17,7 +17,8 @@ pub(crate) fn check(driver: &Driver, out: &Output, check: &Check) -> Result<(), 
     let found = driver.check(&options, Watch::new().observer(&bars))?;
     drop(bars);
     if found.is_clean() {
-        let line = format!("{} layers checked: nothing is wrong", found.layers);
+        let layers = if found.layers == 1 { "layer" } else { "layers" };
+        let line = format!("{} {layers} checked: nothing is wrong", found.layers);
         out.lines(&found, if check.quiet { &[] } else { std::slice::from_ref(&line) })?;
         return Ok(());
     }

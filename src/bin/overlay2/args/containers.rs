@@ -83,8 +83,11 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         "p" => 50,
         _ => return Err("a size is a number, or one with K, M, G, T or P behind it".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "a size begins with a number".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "there is no disk of that size".to_owned())
+    if digits.is_empty() {
+        return Err("a size begins with a number".to_owned());
+    }
+    let number = digits.parse().ok().and_then(|number: u64| number.checked_mul(1 << shift));
+    number.ok_or_else(|| "there is no disk of that size".to_owned())
 }
 
 #[derive(Debug, Args)]
