@@ -45,17 +45,13 @@ pub enum Phase {
     Unpack,
     /// The subject was in the store already; nothing is done.
     Exists,
-    /// Data is made durable.
-    Sync,
     /// A changeset is written.
     Pack,
     /// Files are compared.
     Compare,
     /// A layer is compared with what was put there.
     Check,
-    /// Files are removed.
-    Remove,
-    /// The subject is finished.
+    /// A layer of an image that is loaded or saved is finished. Other calls have ended when they return.
     Done,
 }
 
