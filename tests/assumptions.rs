@@ -116,6 +116,33 @@ const ROWS: &[Row] = &[
         sees: "e>. y=y",
     },
     Row {
+        name: "e19_up_out_of_where_a_link_leads",
+        below: |layer| {
+            let layer = layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib");
+            layer.dir("v", 0o755).dir("usr/v", 0o755)
+        },
+        above: |layer| layer.symlink("lib/cur", "../v").file("lib/cur/f", 0o644, "f"),
+        sees: "lib>usr/lib usr usr/lib usr/lib/cur>../v usr/v usr/v/f=f v",
+    },
+    Row {
+        name: "e19_in_and_up_out_of_where_a_link_leads",
+        below: |layer| {
+            let layer = layer.dir("usr", 0o755).dir("usr/lib", 0o755).symlink("lib", "usr/lib");
+            layer.dir("z", 0o755).dir("usr/z", 0o755)
+        },
+        above: |layer| layer.symlink("cur", "lib/../z").file("cur/f", 0o644, "f"),
+        sees: "cur>lib/../z lib>usr/lib usr usr/lib usr/z usr/z/f=f z",
+    },
+    Row {
+        name: "e21_e23_a_hard_link_through_a_link_that_is_replaced_afterwards",
+        below: |layer| layer.dir("c", 0o755).file("c/a", 0o644, "old").symlink("b", "c"),
+        above: |layer| {
+            let layer = layer.hard_link("x", "b/a", 0o644).symlink("b", "d");
+            layer.dir("d", 0o755).file("d/a", 0o644, "new")
+        },
+        sees: "b>d c c/a=old d d/a=new x=old",
+    },
+    Row {
         name: "e23_in_the_place_of_the_link_that_leads_there",
         below: |layer| layer.symlink("b", ".").file("x", 0o644, "x"),
         above: |layer| layer.file("b/x", 0o644, "through").file("b/b", 0o644, "own"),

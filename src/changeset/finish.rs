@@ -17,7 +17,10 @@ use crate::sys::xattr::Target;
 impl Unpack<'_> {
     /// Writes what could only be decided once the whole changeset was seen.
     pub(super) fn finish(&mut self) -> Result<Assumptions> {
-        let replaced = self.tree.replaced();
+        let mut replaced = self.tree.replaced();
+        replaced.append(&mut self.contested()?);
+        replaced.sort();
+        replaced.dedup();
         let links = self.late_links()?;
         let mut unwritten = Vec::new();
         for node in self.tree.nodes() {

@@ -23,6 +23,10 @@ impl LinksBelow {
         self.0.insert(path, target);
     }
 
+    pub(super) fn has(&self, path: &LayerPath) -> bool {
+        self.0.contains_key(path)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

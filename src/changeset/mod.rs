@@ -15,6 +15,7 @@ mod change;
 mod checksum;
 mod compare;
 mod content;
+mod contested;
 mod copy_tree;
 mod digesting;
 mod entries;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::acl;
 use super::attributes::{Attach, Given};
+use super::contested::{Contested, leave_again};
 use super::entry::{Body, Entry};
 use super::header::invalid;
 use super::limits;
@@ -54,6 +55,8 @@ pub(super) struct Unpack<'a> {
     pub(super) failed: Option<Error>,
     /// Hard links whose target was not there yet, by their own path.
     pub(super) links: BTreeMap<LayerPath, LayerPath>,
+    /// Where a symlink below would make entries lead elsewhere.
+    pub(super) contested: Contested,
     /// Symlinks of the layers below that its entries lead through, where those are known.
     pub(super) links_below: Option<&'a LinksBelow>,
     /// Bytes of the files' contents, holes included.
@@ -80,6 +83,7 @@ impl<'a> Unpack<'a> {
             attach,
             split,
             links: BTreeMap::new(),
+            contested: Contested::default(),
             links_below: None,
             content_bytes: 0,
             files: 0,
@@ -172,7 +176,13 @@ impl<'a> Unpack<'a> {
             return Ok(false);
         }
         let Some((parent, name)) = path.split() else { return Ok(false) };
-        let Some(node) = self.existing_directory(&parent)? else { return Ok(false) };
+        let node = match self.walk(&parent, Missing::Leave)? {
+            Walked::To(node) => node,
+            Walked::Out(parent) => {
+                return Ok(self.links_below.is_some_and(|links| links.has(&parent.join(name))));
+            }
+            Walked::Nowhere => return Ok(false),
+        };
         let dir = self.handle(node)?;
         let at = self.tree.get(node).path.join(name);
         match self.read_link(&dir, name, &at) {
@@ -354,7 +364,11 @@ impl<'a> Unpack<'a> {
         let mut hops = 0;
         while let Some(name) = names.pop_front() {
             if name == b".." {
-                let parent = self.tree.get(node).path.parent().unwrap_or_default();
+                let from = self.tree.get(node);
+                let parent = from.path.parent().unwrap_or_default();
+                if !from.is_explicit() {
+                    self.contested.left(&from.path);
+                }
                 node = self.tree.find(&parent).unwrap_or(Tree::ROOT);
                 continue;
             }
@@ -384,6 +398,9 @@ impl<'a> Unpack<'a> {
                 Err(Errno::NOENT) if missing == Missing::Leave => {
                     // What a link leads into and out of again would be made for an entry.
                     let rest = names.clone();
+                    if rest.front().is_some_and(|name| name == b"..") {
+                        self.contested.left(&child);
+                    }
                     if !leave_again(&mut names) {
                         // A hard link that waits for its target is no directory.
                         let is_open = self.links.contains_key(&child)
@@ -476,16 +493,4 @@ fn no_directory(path: &LayerPath) -> Error {
 /// A path out of a changeset that makes no sense is bad data, not a bad argument.
 pub(super) fn as_data(error: Error) -> Error {
     invalid(error.to_string())
-}
-
-/// Drops the names that lead out again of a directory that is not there; `false` where they do not.
-fn leave_again(names: &mut VecDeque<Vec<u8>>) -> bool {
-    let mut depth = 1_usize;
-    while let Some(name) = names.pop_front() {
-        depth = if name == b".." { depth - 1 } else { depth + 1 };
-        if depth == 0 {
-            return true;
-        }
-    }
-    false
 }

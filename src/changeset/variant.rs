@@ -143,8 +143,10 @@ impl<'a> Builder<'a> {
 
     fn build(&mut self, assumptions: &Assumptions) -> Result<()> {
         self.copy()?;
-        self.links(&assumptions.links)?;
-        self.replaced(&assumptions.replaced)
+        let linked = self.links(&assumptions.links);
+        // What a link leads to may be found in order alone.
+        self.replaced(&assumptions.replaced)?;
+        linked
     }
 
     fn copy(&mut self) -> Result<()> {

@@ -24,8 +24,10 @@ pub struct Assumptions {
     /// marker has no meaning.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unwritten: Vec<LayerPath>,
-    /// Directories that the changeset only implied, and replaced by something else later on. What it
-    /// had put into them went with them, which is right only where they are no symlinks below.
+    /// Paths that led elsewhere if they were symlinks below, when entries came: directories that the
+    /// changeset only implied and replaced by something else later on, with what it had put into them;
+    /// those that its symlinks lead out of again by `..`; and what was replaced after a hard link had
+    /// led through it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<LayerPath>,
     /// Hard links to files that the changeset does not hold; they were left out.
