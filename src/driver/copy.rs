@@ -81,7 +81,8 @@ pub struct CopyOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CopyOwners {
     /// What comes from the host into a tree belongs to root, user 0 and group 0; what comes from a
-    /// tree to the host belongs to the process. Between two trees, and from and to tars, owners
+    /// tree to the host belongs to the process. A file that gets another owner so is set-user-ID and
+    /// set-group-ID no more, and has no capabilities. Between two trees, and from and to tars, owners
     /// stay.
     #[default]
     Receiver,

@@ -1,12 +1,13 @@
 //! A copy is whole, or what was there is.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::app;
-use crate::common::{Done, Store, need};
+use crate::common::need::{self, Lack};
+use crate::common::{Done, Store};
+use crate::{app, require};
 
 /// As `cp`, where no file may become larger than 64 KiB.
 fn cp_little(store: &Store, from: &str, to: &str) -> Done {
@@ -124,4 +125,31 @@ fn what_is_copied_again_is_as_it_was() {
         assert_eq!(inside[0]["links"], 2);
         assert_eq!(store.ok(["cat", "web:/srv/sub/l"]), "a");
     }
+}
+
+#[test]
+fn a_copy_with_another_owner_acts_as_nobody() {
+    require!(need::is_root(), Lack::Root("only root gives files away"));
+    let store = app();
+    let at = |name: &str| store.scratch().join(name).to_str().unwrap().to_owned();
+    fs::write(at("su"), "su").unwrap();
+    std::os::unix::fs::chown(at("su"), Some(1), Some(1)).unwrap();
+    fs::set_permissions(at("su"), fs::Permissions::from_mode(0o6755)).unwrap();
+    let status = |path: &str| {
+        let stat = fs::metadata(path).unwrap();
+        (stat.mode() & 0o7777, stat.uid())
+    };
+    store.ok(["cp", "-a", &at("su"), "web:/su"]);
+    for (flag, expected) in [("-q", (0o755, 0)), ("-a", (0o6755, 1))] {
+        store.ok(["cp", flag, "web:/su", &at(flag)]);
+        assert_eq!(status(&at(flag)), expected, "{flag}");
+    }
+    store.ok(["cp", &at("su"), "web:/root"]);
+    store.ok(["cp", "-a", "web:/root", &at("root")]);
+    assert_eq!(status(&at("root")), (0o755, 0));
+    // Whose it was already.
+    fs::set_permissions(at("-q"), fs::Permissions::from_mode(0o4755)).unwrap();
+    store.ok(["cp", &at("-q"), "web:/mine"]);
+    store.ok(["cp", "web:/mine", &at("mine")]);
+    assert_eq!(status(&at("mine")), (0o4755, 0));
 }

@@ -195,13 +195,19 @@ impl Place for TreePlace<'_> {
     }
 }
 
+/// The permission bits of a copy; where it does not have its owner, nobody is to act as who has it.
+fn mode_with(inode: &Inode, has_owner: bool) -> u32 {
+    if has_owner || inode.kind.is_directory() { inode.mode } else { inode.mode & 0o1777 }
+}
+
 fn give_node(node: &Node, inode: &Inode) -> Result<u64> {
     let mut unkept = kept(node.chown(Some(inode.uid), Some(inode.gid)))?;
+    let mode = mode_with(inode, unkept == 0);
     for (name, value) in &inode.xattrs {
         unkept += kept(node.set_xattr(name, value, XattrMode::Set))?;
     }
     if !matches!(inode.kind, FileKind::Symlink { .. }) {
-        node.set_permissions(inode.mode)?;
+        node.set_permissions(mode)?;
     }
     node.set_times(SetTime::Keep, SetTime::At(inode.mtime))?;
     Ok(unkept)
@@ -372,19 +378,18 @@ fn give(
     let mut keep = |result: SysResult<()>| match result {
         Err(error) if cannot_be_kept(error) => {
             unkept += 1;
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        other => other.map(|()| true),
     };
     let stat = stat()?;
-    if (stat.st_uid, stat.st_gid) != (inode.uid, inode.gid) {
-        keep(inode_io::chown(target, inode.uid, inode.gid))?;
-    }
+    let is_owners = (stat.st_uid, stat.st_gid) == (inode.uid, inode.gid)
+        || keep(inode_io::chown(target, inode.uid, inode.gid))?;
     for (name, value) in &inode.xattrs {
         keep(xattr::set(target, name, value))?;
     }
     if !matches!(inode.kind, FileKind::Symlink { .. }) {
-        inode_io::chmod(target, inode.mode)?;
+        inode_io::chmod(target, mode_with(inode, is_owners))?;
     }
     inode_io::set_times(target, inode.mtime, inode.mtime)?;
     Ok(unkept)

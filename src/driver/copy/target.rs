@@ -42,8 +42,11 @@ impl<'p, P: Place> Target<'p, P> {
     pub(super) fn put(&mut self, file: ArchiveFile, pieces: &mut dyn Pieces) -> Result<()> {
         let ArchiveFile { path, mut inode, link } = file;
         let to = self.path(&path);
-        if let Some((uid, gid)) = self.owner {
-            (inode.uid, inode.gid) = (uid, gid);
+        if let Some(owner) = self.owner {
+            if (inode.uid, inode.gid) != owner {
+                take_trust(&mut inode);
+            }
+            (inode.uid, inode.gid) = owner;
         }
         if let Some(first) = &link {
             if self.summary.skipped.contains(first) {
@@ -132,5 +135,13 @@ impl<'p, P: Place> Target<'p, P> {
             self.summary.unkept += self.place.give(path, inode)?;
         }
         Ok(self.summary)
+    }
+}
+
+/// Takes from a file what lets others act as its owner, which was said of the one before.
+fn take_trust(inode: &mut Inode) {
+    if !inode.kind.is_directory() {
+        inode.mode &= 0o1777;
+        inode.xattrs.remove(&b"security.capability"[..]);
     }
 }

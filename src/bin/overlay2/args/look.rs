@@ -187,7 +187,7 @@ Examples:
   tar -c conf | overlay2 cp - web:/etc     from a tar, plain or compressed
 Paths that begin with / or . and those without a colon are of this host. Where files go is what
 docker cp does: into a directory that exists; SRC/. means what SRC holds. Files keep modes, times,
-attributes, holes, symlinks and hard links. To a device or FIFO of this host a file is written; nothing
+attributes, holes, symlinks and hard links; with another owner they are set-user-ID no more. To a device or FIFO of this host a file is written; nothing
 else takes the place of one. A container that is mounted is read, but not written to:
 copy to where it is mounted instead, where a symlink of the container's leads into the host as any does.
 The status is 1 where something could not be made.")]
