@@ -43,7 +43,12 @@ impl Core {
             return Err(Errno::OPNOTSUPP);
         }
         self.must_own(node)?;
-        self.copy_up(node, Data::Whole)?;
+        // What is recorded is changed by itself.
+        let at_once = !self.records_owners() && !node.is_directory();
+        let data = if at_once { Data::WithMode(mode & 0o7777) } else { Data::Whole };
+        if self.copy_up(node, data)? && at_once {
+            return Ok(());
+        }
         node.set_searched(false);
         let mode = if self.change_record(node, |record| record.mode = mode & 0o7777)? {
             // Else a diff took the record for one that a kernel mount left behind.

@@ -70,7 +70,7 @@ impl Core {
             return Ok(());
         }
         let to = Target::held(&*file.held);
-        if data == Data::Whole {
+        if data != Data::Nothing {
             // A write takes it away, for whoever writes.
             let capability = xattr::get(to, CAPABILITY)?;
             let source = dir::reopen(below.as_fd(), OFlags::RDONLY)?;

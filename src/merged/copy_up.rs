@@ -30,6 +30,8 @@ use crate::sys::{Dir, inode_io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Data {
     Whole,
+    /// All, and the file is given other permission bits.
+    WithMode(u32),
     /// It is about to be truncated.
     Nothing,
 }
@@ -56,13 +58,13 @@ impl Copy<'_> {
 pub(super) struct Finished {
     /// Its status before it was given the attributes.
     fresh: Stat,
-    /// It is as a file that was just truncated, times and all.
-    is_cut: bool,
+    /// It is as a file that was just truncated, times and all, or has the bits that were asked for.
+    is_as_asked: bool,
 }
 
 impl Core {
     /// Makes sure that a node is in the upper layer, and its parents with it; returns whether it
-    /// is empty now as asked for, and need not be truncated any more.
+    /// was copied as asked for, and need not be truncated, or given its mode, any more.
     ///
     /// # Errors
     /// EROFS in a read-only tree; EEXIST where the node lost its name while it was a lower one.
@@ -79,19 +81,19 @@ impl Core {
         chain.reverse();
         let directories = chain.iter().take_while(|node| node.is_directory()).count();
         let (nested, rest) = chain.split_at(directories);
-        let (mut above, mut is_cut) = (self.copy_up_nested(nested)?, false);
+        let (mut above, mut is_as_asked) = (self.copy_up_nested(nested)?, false);
         let one_by_one = if above.is_some() { rest } else { &chain };
         for at in one_by_one {
-            (above, is_cut) = match self.copy_up_one(at, data, above)? {
-                Some((stat, is_cut)) => (Some(stat), is_cut),
+            (above, is_as_asked) = match self.copy_up_one(at, data, above)? {
+                Some((stat, is_as_asked)) => (Some(stat), is_as_asked),
                 None => (None, false),
             };
         }
-        Ok(is_cut)
+        Ok(is_as_asked)
     }
 
     /// Copies up a node whose parent, as far as is known, has the status `above`; gives its own
-    /// where it was copied, and whether the copy [is cut](Finished::is_cut).
+    /// where it was copied, and whether the copy [is as asked](Finished::is_as_asked).
     fn copy_up_one(
         &self,
         node: &Arc<Node>,
@@ -111,9 +113,15 @@ impl Core {
         let to = &parent.upper_part()?.dir;
         // As in the kernel, from before the copy.
         let parent_stat = above.map_or_else(|| to.stat_self(), Ok)?;
-        let stat = real.stat()?;
+        let mut stat = real.stat()?;
+        if let Data::WithMode(mode) = data
+            && !node.is_directory()
+        {
+            stat.st_mode = (stat.st_mode & !0o7777) | mode;
+        }
         let marked = self.has_origin(&stat);
-        let (copy, Finished { fresh, is_cut }) = self.prepare(upper, &real, &stat, data, marked)?;
+        let (copy, finished) = self.prepare(upper, &real, &stat, data, marked)?;
+        let Finished { fresh, is_as_asked } = finished;
         let closed = parent_stat.st_mode & 0o200 == 0 && !is_root();
         if closed {
             // The kernel changes it as the one who mounted, whatever its mode.
@@ -128,7 +136,7 @@ impl Core {
         placed?;
         let times = (atime_of(&parent_stat), mtime_of(&parent_stat));
         inode_io::set_times(Target::held(to), times.0, times.1)?;
-        Ok(Some((stat, is_cut)))
+        Ok(Some((stat, is_as_asked)))
     }
 
     /// Whether a copy carries the mark `origin`: not where it is one name of several, nor where
@@ -183,7 +191,7 @@ impl Core {
             }
             Real::File(file) if file.kind == FileType::RegularFile => {
                 let copy = create_regular(upper, mode | 0o600)?;
-                if data == Data::Whole {
+                if data != Data::Nothing {
                     written = self.copy_data(upper, file, stat, &copy)?;
                 }
                 copy
@@ -279,7 +287,7 @@ impl Core {
         } else {
             inode_io::set_times(to, atime_of(stat), mtime_of(stat))?;
         }
-        Ok(Finished { fresh, is_cut })
+        Ok(Finished { fresh, is_as_asked: is_cut || matches!(data, Data::WithMode(_)) })
     }
 
     pub(super) fn status(&self, target: Target<'_>) -> SysResult<Stat> {

@@ -86,7 +86,8 @@ fn read(mounted: &Mounted, name: &str) -> String {
 
 /// What is found mounted with an UpperDir, by the kernel's answers and in its table.
 fn each_way_to_find(upper: &Path) -> Vec<Vec<MountEntry>> {
-    let asked = find::asked_one_by_one(upper);
+    // Mounts of other tests go while they are listed.
+    let asked = (0..100).find_map(|_| find::asked_one_by_one(upper));
     if asked.is_none() {
         eprintln!("SKIP each_way_to_find: statmount does not answer here");
         assert!(std::env::var_os("OVERLAY2_REQUIRE").is_none_or(|value| value != "all"));
