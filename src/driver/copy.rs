@@ -21,7 +21,7 @@ use crate::watch::Watch;
 
 use place::{HostPlace, Place, TreePlace};
 use source::Source;
-use target::Target;
+use target::{Receiver, Target};
 
 /// Where files are copied from. A symlink itself is copied, unless the options say else.
 #[non_exhaustive]
@@ -81,7 +81,7 @@ pub struct CopyOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CopyOwners {
     /// What comes from the host into a tree belongs to root, user 0 and group 0; what comes from a
-    /// tree to the host belongs to the process. A file that gets another owner so is set-user-ID and
+    /// tree to the host belongs to the process. A file that is given to somebody else so is set-user-ID and
     /// set-group-ID no more, and has no capabilities. Between two trees, and from and to tars, owners
     /// stay.
     #[default]
@@ -176,6 +176,7 @@ pub fn copy(
 ) -> Result<CopySummary> {
     let found = source::find(from, options.links)?;
     let keeps = options.owners == CopyOwners::Keep;
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     match to {
         CopyTarget::Tar(out) => pack(found, out, &watch),
         CopyTarget::Tree(tree, path) => {
@@ -183,7 +184,8 @@ pub fn copy(
             let base = destination(found.root(), &place, path)?;
             refuse_itself(&found, tree, &base)?;
             let resets = !keeps && matches!(found, Source::Host(_));
-            unpack(found, &place, base, resets.then_some((0, 0)), &watch)
+            let receiver = Receiver { owner: (0, 0), there: own };
+            unpack(found, &place, base, resets.then_some(receiver), &watch)
         }
         CopyTarget::Host(path) => {
             if matches!(found, Source::Host(_)) {
@@ -192,9 +194,9 @@ pub fn copy(
             }
             let (place, path) = HostPlace::open(path)?;
             let base = destination(found.root(), &place, &path)?;
-            let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             let resets = !keeps && matches!(found, Source::Tree(..));
-            unpack(found, &place, base, resets.then_some(own), &watch)
+            let receiver = Receiver { owner: own, there: (0, 0) };
+            unpack(found, &place, base, resets.then_some(receiver), &watch)
         }
     }
 }
@@ -225,10 +227,10 @@ fn unpack(
     found: Source<'_>,
     place: &impl Place,
     base: PathBuf,
-    owner: Option<(u32, u32)>,
+    receiver: Option<Receiver>,
     watch: &Watch<'_>,
 ) -> Result<CopySummary> {
-    let mut target = Target::new(place, base, owner);
+    let mut target = Target::new(place, base, receiver);
     let copied = found.each(watch, &mut |file, pieces| target.put(file, pieces));
     // What was copied before an error is whole, directories too.
     let finished = target.finish();

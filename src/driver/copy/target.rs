@@ -19,16 +19,24 @@ pub(super) struct Target<'p, P> {
     place: &'p P,
     base: PathBuf,
     /// Who owns the copies; `None`: whoever owned the originals.
-    owner: Option<(u32, u32)>,
+    receiver: Option<Receiver>,
     /// Directories that were made, which get their attributes when they are full.
     made: Vec<(PathBuf, Inode)>,
     summary: CopySummary,
 }
 
+/// Who owns all copies, by user and group.
+#[derive(Clone, Copy)]
+pub(super) struct Receiver {
+    pub(super) owner: (u32, u32),
+    /// Who that is where the originals are: root in a tree is the process on the host.
+    pub(super) there: (u32, u32),
+}
+
 impl<'p, P: Place> Target<'p, P> {
     /// The root of what is copied comes to `base`.
-    pub(super) fn new(place: &'p P, base: PathBuf, owner: Option<(u32, u32)>) -> Self {
-        Self { place, base, owner, made: Vec::new(), summary: CopySummary::default() }
+    pub(super) fn new(place: &'p P, base: PathBuf, receiver: Option<Receiver>) -> Self {
+        Self { place, base, receiver, made: Vec::new(), summary: CopySummary::default() }
     }
 
     fn path(&self, path: &LayerPath) -> PathBuf {
@@ -42,8 +50,8 @@ impl<'p, P: Place> Target<'p, P> {
     pub(super) fn put(&mut self, file: ArchiveFile, pieces: &mut dyn Pieces) -> Result<()> {
         let ArchiveFile { path, mut inode, link } = file;
         let to = self.path(&path);
-        if let Some(owner) = self.owner {
-            if (inode.uid, inode.gid) != owner {
+        if let Some(Receiver { owner, there }) = self.receiver {
+            if ![owner, there].contains(&(inode.uid, inode.gid)) {
                 take_trust(&mut inode);
             }
             (inode.uid, inode.gid) = owner;
@@ -121,8 +129,8 @@ impl<'p, P: Place> Target<'p, P> {
             self.place.make_dir(&to)?;
             let mut inode = Inode::default_directory();
             inode.mtime = crate::inode::Timestamp::from_seconds(0);
-            if let Some((uid, gid)) = self.owner {
-                (inode.uid, inode.gid) = (uid, gid);
+            if let Some(Receiver { owner, .. }) = self.receiver {
+                (inode.uid, inode.gid) = owner;
             }
             self.made.push((to, inode));
         }
