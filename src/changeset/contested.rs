@@ -18,10 +18,9 @@ pub(super) struct Contested {
 }
 
 impl Contested {
-    pub(super) fn left(&mut self, path: &LayerPath) {
-        if !path.is_root() && !self.left.contains(path) {
-            self.left.insert(path.clone());
-        }
+    /// Notes a directory; `false` where it is known.
+    pub(super) fn left(&mut self, path: &LayerPath) -> bool {
+        !path.is_root() && !self.left.contains(path) && self.left.insert(path.clone())
     }
 
     pub(super) fn waits_for(&mut self, target: &LayerPath) {

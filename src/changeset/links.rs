@@ -60,6 +60,7 @@ impl Unpack<'_> {
                 self.clear(&dir, name, &path)?;
             }
             self.tree.count_mark(&path)?;
+            self.tree.count_mark(&target)?;
             self.contested.waits_for(&target);
             self.links.insert(path, target);
         }

@@ -398,8 +398,9 @@ impl<'a> Unpack<'a> {
                 Err(Errno::NOENT) if missing == Missing::Leave => {
                     // What a link leads into and out of again would be made for an entry.
                     let rest = names.clone();
-                    if rest.front().is_some_and(|name| name == b"..") {
-                        self.contested.left(&child);
+                    let leaves = rest.front().is_some_and(|name| name == b"..");
+                    if leaves && self.contested.left(&child) {
+                        self.tree.count_mark(&child)?;
                     }
                     if !leave_again(&mut names) {
                         // A hard link that waits for its target is no directory.

@@ -1,4 +1,5 @@
-//! Directories that a changeset only implied, and replaced later on.
+//! Paths at which symlinks below would have led entries elsewhere when those came: directories that
+//! the changeset only implied and replaced later on, and the like.
 
 use rustix::fs::FileType;
 
@@ -11,8 +12,7 @@ use crate::layer_path::LayerPath;
 use crate::sys::dir::type_of;
 
 impl Builder<'_> {
-    /// Finds out which of them are symlinks below, through which what was put into them went to where
-    /// they lead.
+    /// Finds out which of them are symlinks below, through which entries went to where they lead.
     pub(super) fn replaced(&mut self, replaced: &[LayerPath]) -> Result<()> {
         for path in replaced {
             let Some((above, rest)) = self.as_far_as_there(path)? else { continue };
