@@ -24,8 +24,8 @@ pub struct ApplyLimits {
     pub attribute_bytes: u64,
     /// Runs of data in one sparse file. Default 1,000,000.
     pub sparse_runs: usize,
-    /// Directories, whiteouts and unresolved hard links, which are held in memory; one counts once
-    /// more for each 64 bytes of its path. Default 2,000,000.
+    /// Directories, whiteouts, unresolved hard links and the targets of those, which are held in
+    /// memory; one counts once more for each 64 bytes of its path. Default 2,000,000.
     pub marks: u64,
 }
 
